@@ -1,0 +1,16 @@
+//! What gst-comfy knows, without GStreamer: no clock, no threads, and I/O only behind features.
+//!
+//! In reading order:
+//!
+//! - [`flight`]: which frame leaves next, and which never will. The policy behind `comfyflightbuffer`.
+//! - [`batch`]: which frames share one run of the model. The policy behind `comfybatch`.
+//! - [`tensor`]: shapes, dtypes, layouts, images; [`tensor::convert`] is the slow, plainly right conversion
+//!   that every fast one is compared with.
+//! - [`engine`]: what an engine is: the trait, the model's manifest, the calibrated `null` engine and ONNX Runtime.
+//!
+//! Policies take the time as an argument and answer with `#[must_use]` verdicts; the caller reads the clock.
+
+pub mod batch;
+pub mod engine;
+pub mod flight;
+pub mod tensor;

@@ -1,0 +1,226 @@
+//! Video frames and image tensors as plain descriptions.
+
+use super::{DType, f16};
+
+/// Pixel formats that are converted, with GStreamer's names and byte orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum PixelFormat {
+    Rgb,
+    Bgr,
+    Rgba,
+    Bgrx,
+    Rgbx,
+    Bgra,
+    /// 4:2:0, a luma plane and an interleaved chroma plane.
+    Nv12,
+    /// 4:2:0, three planes.
+    I420,
+    Gray8,
+}
+
+impl PixelFormat {
+    /// Every format, in order of preference.
+    pub const ALL: [PixelFormat; 9] = [
+        PixelFormat::Rgb,
+        PixelFormat::Bgr,
+        PixelFormat::Rgba,
+        PixelFormat::Bgrx,
+        PixelFormat::Rgbx,
+        PixelFormat::Bgra,
+        PixelFormat::Nv12,
+        PixelFormat::I420,
+        PixelFormat::Gray8,
+    ];
+
+    /// Number of planes, 1 to 3.
+    pub fn planes(self) -> usize {
+        match self {
+            PixelFormat::Nv12 => 2,
+            PixelFormat::I420 => 3,
+            _ => 1,
+        }
+    }
+
+    /// Whether it is luma and chroma, so that matrix and range matter. Gray8 is luma alone: only the range matters.
+    pub fn is_yuv(self) -> bool {
+        matches!(self, PixelFormat::Nv12 | PixelFormat::I420)
+    }
+
+    /// Rows of a plane, and the bytes of one row that carry pixels.
+    pub fn plane_size(self, plane: usize, width: usize, height: usize) -> (usize, usize) {
+        let half_rows = height.div_ceil(2);
+        let half_columns = width.div_ceil(2);
+        match (self, plane) {
+            (PixelFormat::Rgb | PixelFormat::Bgr, _) => (height, width * 3),
+            (PixelFormat::Rgba | PixelFormat::Bgrx | PixelFormat::Rgbx | PixelFormat::Bgra, _) => (height, width * 4),
+            (PixelFormat::Gray8, _) | (PixelFormat::Nv12 | PixelFormat::I420, 0) => (height, width),
+            (PixelFormat::Nv12, _) => (half_rows, half_columns * 2),
+            (PixelFormat::I420, _) => (half_rows, half_columns),
+        }
+    }
+}
+
+/// Matrix between RGB and luma/chroma.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Matrix {
+    Bt601,
+    Bt709,
+}
+
+impl Matrix {
+    /// The weights of red and blue in luma (Kr, Kb), from ITU-R BT.601 and BT.709.
+    pub fn weights(self) -> (f32, f32) {
+        match self {
+            Matrix::Bt601 => (0.299, 0.114),
+            Matrix::Bt709 => (0.2126, 0.0722),
+        }
+    }
+}
+
+/// Which byte values carry picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ColorRange {
+    /// 0 to 255.
+    Full,
+    /// Luma 16 to 235, chroma 16 to 240.
+    Limited,
+}
+
+/// What a frame's bytes mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct ImageSpec {
+    pub format: PixelFormat,
+    pub width: usize,
+    pub height: usize,
+    /// Used by luma/chroma formats only.
+    pub matrix: Matrix,
+    /// Used by luma/chroma formats and Gray8.
+    pub range: ColorRange,
+}
+
+/// One plane to read. The last row may end with its last pixel, short of the stride.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plane<'a> {
+    /// From the plane's first pixel on.
+    pub data: &'a [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+}
+
+/// One plane to write.
+#[derive(Debug, Default)]
+pub struct PlaneMut<'a> {
+    /// From the plane's first pixel on.
+    pub data: &'a mut [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+}
+
+/// A frame to read. Planes that the format lacks are empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Image<'a> {
+    /// In GStreamer's plane order.
+    pub planes: [Plane<'a>; 3],
+}
+
+/// A frame to write. Planes that the format lacks are empty.
+#[derive(Debug, Default)]
+pub struct ImageMut<'a> {
+    /// In GStreamer's plane order.
+    pub planes: [PlaneMut<'a>; 3],
+}
+
+/// Which channel comes first in an image tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ChannelOrder {
+    /// Red, green, blue: three channels.
+    Rgb,
+    /// Blue, green, red: three channels.
+    Bgr,
+    /// Luma alone, full range: one channel.
+    Gray,
+}
+
+impl ChannelOrder {
+    /// 3 or 1.
+    pub fn channels(self) -> usize {
+        match self {
+            ChannelOrder::Rgb | ChannelOrder::Bgr => 3,
+            ChannelOrder::Gray => 1,
+        }
+    }
+}
+
+/// One image inside a tensor: what its numbers mean.
+///
+/// A tensor value is `byte * scale[c] + bias[c]`, where `byte` is the full-range 0 to 255 value of channel `c`
+/// in the tensor's own channel order. With `dtype` u8 the scale is 1 and the bias 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs)]
+pub struct ImageTensor {
+    pub dtype: DType,
+    /// Planes after each other (CHW) rather than interleaved (HWC).
+    pub planar: bool,
+    pub order: ChannelOrder,
+    pub width: usize,
+    pub height: usize,
+    pub scale: [f32; 3],
+    pub bias: [f32; 3],
+}
+
+impl ImageTensor {
+    /// Elements of one image.
+    pub fn len(&self) -> usize {
+        self.width * self.height * self.order.channels()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A tensor element type that image conversion handles.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// Its name.
+    const DTYPE: DType;
+    /// From a computed value. u8 saturates and rounds to nearest.
+    fn from_f32(value: f32) -> Self;
+    /// To a value.
+    fn to_f32(self) -> f32;
+}
+
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+    fn from_f32(value: f32) -> Self {
+        // `as` saturates, and turns NaN into 0; adding half first makes it round rather than truncate.
+        (value + 0.5) as u8
+    }
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+impl Element for f16 {
+    const DTYPE: DType = DType::F16;
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
