@@ -1,0 +1,135 @@
+//! The src side's caps and pool, once the model and the input's caps are known.
+
+use comfy_core::tensor::{FromTensor, PixelFormat};
+use gst::prelude::*;
+use gst_video::prelude::*;
+
+use super::output::Outside;
+use super::restore::Scale;
+use super::state::Prepared;
+use crate::{batchcaps, video};
+
+/// Why there are no output caps.
+pub(super) enum Refused {
+    /// Flushing, or nobody downstream: the flow return says it.
+    Flow(gst::FlowError),
+    /// For the user.
+    Text(String),
+}
+
+/// Chooses output caps and a pool; the caps event is the caller's to push before anything else.
+pub(super) fn negotiate(srcpad: &gst::Pad, prepared: &Prepared, in_flight: usize) -> Result<(gst::Caps, Outside), Refused> {
+    let image = prepared.tensors.as_ref().and_then(|(info, geometry)| Some((info, geometry.output.as_ref()?)));
+    let Some((input, (port, tensor))) = image else {
+        // Frames go on as they are.
+        return Ok((prepared.caps.clone(), Outside::untouched(prepared.generation)));
+    };
+    let (width, height) = (tensor.width as u32, tensor.height as u32);
+    let wanted: Vec<gst_video::VideoInfo> =
+        formats(input).filter_map(|format| output_info(input, format, width, height)).collect();
+    let mut filter = gst::Caps::new_empty();
+    for info in &wanted {
+        if let Ok(caps) = info.to_caps() {
+            filter.make_mut().append(batchcaps::of_frames(&caps, Some(prepared.capacity)));
+        }
+    }
+    let allowed = srcpad.peer_query_caps(Some(&filter));
+    let chosen = wanted.into_iter().find_map(|info| {
+        let caps = batchcaps::of_frames(&info.to_caps().ok()?, Some(prepared.capacity));
+        caps.can_intersect(&allowed).then_some((info, caps))
+    });
+    let Some((output, caps)) = chosen else {
+        if !srcpad.is_linked() {
+            return Err(Refused::Flow(gst::FlowError::NotLinked));
+        }
+        return Err(Refused::Text(format!(
+            "model {} gives {width}x{height} frames, and downstream takes none of the formats on offer ({filter}); put videoconvert or videoscale behind comfyunbatch",
+            prepared.engine.spec().name
+        )));
+    };
+    let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
+    let from = FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?;
+    let scale = (output.width() != input.width() || output.height() != input.height())
+        .then(|| Scale { from: input.clone(), to: output.clone() });
+    let pool = pool(srcpad, &caps, &output, prepared.capacity * (in_flight + 2) + 1)
+        .map_err(|error| Refused::Text(format!("no buffer pool for {caps}: {error}")))?;
+    let outside = Outside::new(prepared.generation, *port, input.clone(), output, from, scale, pool);
+    Ok((caps, outside))
+}
+
+/// The input's own format first.
+fn formats(input: &gst_video::VideoInfo) -> impl Iterator<Item = PixelFormat> {
+    let own = video::image_spec(input).map(|spec| spec.format);
+    own.into_iter().chain(PixelFormat::ALL.into_iter().filter(move |format| Some(*format) != own))
+}
+
+fn output_info(
+    input: &gst_video::VideoInfo,
+    format: PixelFormat,
+    width: u32,
+    height: u32,
+) -> Option<gst_video::VideoInfo> {
+    let format: gst_video::VideoFormat = video::format_name(format).parse().ok()?;
+    // The picture keeps its shape on the screen when the model changes its size.
+    let par = input.par()
+        * gst::Fraction::new(input.width() as i32, width as i32)
+        * gst::Fraction::new(height as i32, input.height() as i32);
+    let colorimetry = input.colorimetry();
+    let builder = gst_video::VideoInfo::builder(format, width, height).fps(input.fps()).par(par);
+    let kind = |format: gst_video::VideoFormat| gst_video::VideoFormatInfo::from_format(format);
+    let same = kind(format).is_yuv() == input.format_info().is_yuv()
+        && kind(format).is_gray() == input.format_info().is_gray();
+    if same { builder.colorimetry(&colorimetry).build() } else { builder.build() }.ok()
+}
+
+/// Downstream's pool where it is large enough for what is in flight, else our own.
+fn pool(
+    srcpad: &gst::Pad,
+    caps: &gst::Caps,
+    info: &gst_video::VideoInfo,
+    needed: usize,
+) -> Result<gst::BufferPool, glib::BoolError> {
+    let mut query = gst::query::Allocation::new(Some(caps), true);
+    let answered = srcpad.peer_query(&mut query);
+    let video_meta = answered && query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+    let frames = batchcaps::of_batches(caps);
+    if answered {
+        for (pool, size, min, max) in query.allocation_pools() {
+            let Some(pool) = pool.filter(|_| max == 0 || max as usize >= needed) else { continue };
+            let size = size.max(info.size() as u32);
+            let max = if max == 0 { 0 } else { max };
+            if let Ok(pool) = configure(pool, &frames, size, min, max, video_meta, &query) {
+                return Ok(pool);
+            }
+        }
+    }
+    let pool = gst_video::VideoBufferPool::new();
+    configure(pool.upcast(), &frames, info.size() as u32, 0, 0, video_meta, &query)
+}
+
+fn configure(
+    pool: gst::BufferPool,
+    caps: &gst::Caps,
+    size: u32,
+    min: u32,
+    max: u32,
+    video_meta: bool,
+    query: &gst::query::Allocation,
+) -> Result<gst::BufferPool, glib::BoolError> {
+    let mut config = pool.config();
+    config.set_params(Some(caps), size, min, max);
+    if let Some((allocator, params)) = query.allocation_params().next() {
+        config.set_allocator(allocator.as_ref(), Some(&params));
+    }
+    if video_meta && pool.has_option("GstBufferPoolOptionVideoMeta") {
+        config.add_option("GstBufferPoolOptionVideoMeta");
+    }
+    if pool.set_config(config).is_err() {
+        // The pool has changed what it was asked for; as long as the frames fit, that is its right.
+        let config = pool.config();
+        config.validate_params(Some(caps), size, min, max)?;
+        pool.set_config(config)?;
+    }
+    pool.set_active(true)?;
+    Ok(pool)
+}

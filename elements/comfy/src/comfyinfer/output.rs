@@ -1,0 +1,192 @@
+//! From an engine's outputs to frames.
+
+use std::collections::BTreeMap;
+
+use comfy_core::engine::Lane;
+use comfy_core::tensor::FromTensor;
+use gst::prelude::*;
+use gst_video::prelude::*;
+
+use super::OnError;
+use super::restore::{Scale, restore};
+use super::state::{Counts, Prepared};
+use crate::batchmeta::{Batch, Frame, Status};
+use crate::tensormeta::{ComfyTensorMeta, Tensor};
+use crate::video;
+
+/// What the src task needs to make frames. It belongs to that task alone.
+pub(super) struct Outside {
+    pub(super) generation: u64,
+    image: Option<Image>,
+}
+
+struct Image {
+    /// Index of the output that is the picture.
+    port: usize,
+    input: gst_video::VideoInfo,
+    output: gst_video::VideoInfo,
+    from: FromTensor,
+    scale: Option<Scale>,
+    pool: gst::BufferPool,
+    /// The last good picture of each stream, kept for on-error=hold only.
+    last: BTreeMap<u32, gst::Buffer>,
+    /// For on-error=passthrough, when input and output differ.
+    converter: Option<gst_video::VideoConverter>,
+}
+
+/// Why a batch has no outputs.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// Flushing while waiting for a buffer.
+    Flow(gst::FlowError),
+    /// For the user.
+    Text(String),
+}
+
+impl From<gst::FlowError> for Broken {
+    fn from(flow: gst::FlowError) -> Self {
+        Broken::Flow(flow)
+    }
+}
+
+impl Outside {
+    /// For engines that make no pictures.
+    pub(super) fn untouched(generation: u64) -> Self {
+        Self { generation, image: None }
+    }
+
+    pub(super) fn new(
+        generation: u64,
+        port: usize,
+        input: gst_video::VideoInfo,
+        output: gst_video::VideoInfo,
+        from: FromTensor,
+        scale: Option<Scale>,
+        pool: gst::BufferPool,
+    ) -> Self {
+        let image = Image { port, input, output, from, scale, pool, last: BTreeMap::new(), converter: None };
+        Self { generation, image: Some(image) }
+    }
+
+    /// The pool, so that a wait for its buffers can be ended.
+    pub(super) fn pool(&self) -> Option<gst::BufferPool> {
+        self.image.as_ref().map(|image| image.pool.clone())
+    }
+
+    /// Output frames of a batch that ran.
+    pub(super) fn fill(
+        &mut self,
+        batch: &mut Batch,
+        lane: &dyn Lane,
+        prepared: &Prepared,
+        on_error: OnError,
+        counts: &mut Counts,
+    ) -> Result<(), Broken> {
+        let tensors = prepared.tensors.as_ref().map_or(&[][..], |(_, geometry)| &geometry.tensors);
+        for (slot, frame) in batch.frames.iter_mut().enumerate() {
+            frame.status = Status::Inferred;
+            if let Some(image) = &mut self.image {
+                let output = image.convert(frame, lane, slot, counts)?;
+                if on_error == OnError::Hold {
+                    image.last.insert(frame.stream, output.clone());
+                }
+                frame.output = Some(output);
+            }
+            if !tensors.is_empty() {
+                let tensors: Vec<Tensor> = tensors
+                    .iter()
+                    .map(|(port, dims)| {
+                        let data = lane.output(*port, slot);
+                        Tensor {
+                            name: prepared.engine.spec().outputs[*port].name.clone(),
+                            dtype: data.dtype(),
+                            dims: dims.clone(),
+                            data: gst::Buffer::from_mut_slice(data.to_bytes()),
+                        }
+                    })
+                    .collect();
+                counts.tensors += tensors.len() as u64;
+                // A reference to the input's memory with metas of its own: the input may be someone else's too.
+                let mut output = frame.output.take().unwrap_or_else(|| frame.input.copy());
+                ComfyTensorMeta::add(output.make_mut(), tensors);
+                frame.output = Some(output);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames of a batch that the model failed on.
+    pub(super) fn replace(&mut self, batch: &mut Batch, on_error: OnError, counts: &mut Counts) -> Result<(), Broken> {
+        for frame in &mut batch.frames {
+            counts.failed += 1;
+            let Some(image) = &mut self.image else {
+                frame.status = Status::PassedThrough;
+                counts.passed += 1;
+                continue;
+            };
+            if let Some(last) = image.last.get(&frame.stream).filter(|_| on_error == OnError::Hold) {
+                // The picture's memory by reference, everything else of this frame.
+                let mut output = gst::Buffer::new();
+                let target = output.get_mut().expect("a new buffer is writable");
+                last.copy_into(target, gst::BufferCopyFlags::MEMORY, ..).map_err(|e| Broken::Text(e.to_string()))?;
+                if let Some(meta) = last.meta::<gst_video::VideoMeta>() {
+                    let _ = meta.upcast_ref().transform(target, &gst::meta::MetaTransformCopy::new(..));
+                }
+                restore(&frame.input, target, image.scale.as_ref());
+                (frame.output, frame.status) = (Some(output), Status::Duplicated);
+                counts.held += 1;
+                continue;
+            }
+            if image.input.to_caps().ok() != image.output.to_caps().ok() {
+                frame.output = Some(image.scaled_input(frame)?);
+            }
+            frame.status = Status::PassedThrough;
+            counts.passed += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Image {
+    fn convert(
+        &mut self,
+        frame: &Frame,
+        lane: &dyn Lane,
+        slot: usize,
+        counts: &mut Counts,
+    ) -> Result<gst::Buffer, Broken> {
+        let mut output = self.pool.acquire_buffer(None)?;
+        let target = output.make_mut();
+        {
+            let mut mapped = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
+                .map_err(|_| Broken::Text("an output buffer cannot be mapped for writing".into()))?;
+            let written = self
+                .from
+                .run(lane.output(self.port, slot), &mut video::image_mut(&mut mapped))
+                .map_err(|error| Broken::Text(error.to_string()))?;
+            counts.non_finite += written.non_finite as u64;
+        }
+        restore(&frame.input, target, self.scale.as_ref());
+        Ok(output)
+    }
+
+    fn scaled_input(&mut self, frame: &Frame) -> Result<gst::Buffer, Broken> {
+        let failed = |what: &str| Broken::Text(format!("a frame cannot be passed through: {what}"));
+        if self.converter.is_none() {
+            let made = gst_video::VideoConverter::new(&self.input, &self.output, None);
+            self.converter = Some(made.map_err(|error| failed(&error.to_string()))?);
+        }
+        let converter = self.converter.as_mut().expect("made above");
+        let mut output = self.pool.acquire_buffer(None)?;
+        let target = output.make_mut();
+        {
+            let source = gst_video::VideoFrameRef::from_buffer_ref_readable(&frame.input, &self.input)
+                .map_err(|_| failed("the input cannot be mapped"))?;
+            let mut dest = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
+                .map_err(|_| failed("the output cannot be mapped"))?;
+            converter.frame_ref(&source, &mut dest);
+        }
+        restore(&frame.input, target, self.scale.as_ref());
+        Ok(output)
+    }
+}

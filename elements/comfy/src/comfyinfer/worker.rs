@@ -1,0 +1,298 @@
+//! The worker thread: loads the model, warms it up, and runs it. State changes never wait for it.
+
+use std::sync::Arc;
+
+use comfy_core::engine::{self, Backend, Engine, LaneRequest, OpenRequest, Progress};
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+use parking_lot::MutexGuard;
+
+use super::imp::{CAT, ComfyInfer, Settings};
+use super::state::{Done, Prepared, State, Work};
+use crate::batchcaps;
+
+impl ComfyInfer {
+    /// The thread's life, until the epoch is over.
+    pub(super) fn work(&self, epoch: u64, settings: &Settings) {
+        loop {
+            let mut state = self.state.lock();
+            let work = loop {
+                if state.epoch != epoch {
+                    return;
+                }
+                match state.to_run.pop_front() {
+                    Some(work) => break work,
+                    None => {
+                        state.worker_idle = true;
+                        self.room.wake();
+                        self.work.wait(&mut state);
+                    }
+                }
+            };
+            state.worker_idle = false;
+            match work {
+                Work::Load => {
+                    if self.load(state, epoch, settings).is_none() {
+                        return;
+                    }
+                }
+                Work::Prepare(caps) => {
+                    if self.prepare(state, epoch, settings, caps).is_none() {
+                        return;
+                    }
+                }
+                Work::Event(event) => {
+                    state.to_push.push_back(Done::Event(event));
+                    self.done.wake();
+                }
+                Work::Run(mut job) => {
+                    let engine = state.prepared.as_ref().map(|prepared| prepared.engine.clone());
+                    drop(state);
+                    let start = now();
+                    if let Some(lane) = &mut job.lane {
+                        let (lane, frames) = (std::panic::AssertUnwindSafe(lane), job.frames);
+                        // An engine that panics is an engine that failed.
+                        job.result = std::panic::catch_unwind(move || {
+                            let std::panic::AssertUnwindSafe(lane) = { lane };
+                            lane.run(frames)
+                        })
+                        .unwrap_or_else(|panic| {
+                            Err(engine::Error::Run {
+                                model: engine.map(|e| e.spec().name.clone()).unwrap_or_default(),
+                                reason: format!("the engine panicked: {}", panic_text(panic.as_ref())),
+                            })
+                        });
+                    }
+                    job.finished = now();
+                    job.run = job.finished - start;
+                    let mut state = self.state.lock();
+                    if state.epoch != epoch {
+                        return;
+                    }
+                    state.to_push.push_back(Done::Ran(job));
+                    self.done.wake();
+                }
+            }
+        }
+    }
+
+    /// Opens the model unless it is open already. None: the thread is to end.
+    fn load(&self, mut state: MutexGuard<'_, State>, epoch: u64, settings: &Settings) -> Option<()> {
+        let request = settings.request();
+        if state.loaded.as_ref().is_some_and(|(known, name, _)| *known == request && *name == settings.shared) {
+            self.room.wake();
+            return Some(());
+        }
+        state.loaded = None;
+        state.loading = true;
+        drop(state);
+        let what = if request.model.is_empty() { "null engine" } else { request.model.as_str() };
+        self.progress(gst::ProgressType::Start, &format!("loading {what}"));
+        let progress = |progress: Progress| self.progress(gst::ProgressType::Continue, &progress.what);
+        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(&request, settings, &progress)));
+        let opened = opened.unwrap_or_else(|panic| {
+            Err(engine::Error::NotAModel {
+                path: request.model.clone(),
+                reason: format!("the runtime panicked: {}", panic_text(panic.as_ref())),
+            })
+        });
+        let mut state = self.state.lock();
+        state.loading = false;
+        if state.epoch != epoch {
+            // Stopped meanwhile. What was loaded serves the next start.
+            if let Ok(engine) = opened {
+                state.loaded.get_or_insert((request, settings.shared.clone(), engine));
+            }
+            return None;
+        }
+        match opened {
+            Ok(engine) => {
+                gst::info!(CAT, imp = self, "{}: {}", engine.spec().name, engine.spec().runtime);
+                let text = format!("{} loaded: {}", engine.spec().name, engine.spec().runtime);
+                state.loaded = Some((request, settings.shared.clone(), engine));
+                self.room.wake();
+                drop(state);
+                self.progress(gst::ProgressType::Complete, &text);
+                Some(())
+            }
+            Err(error) => {
+                drop(state);
+                self.progress(gst::ProgressType::Error, &error.to_string());
+                self.fail(&error);
+                None
+            }
+        }
+    }
+
+    /// Makes the lanes for new caps.
+    fn prepare(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        epoch: u64,
+        settings: &Settings,
+        caps: gst::Caps,
+    ) -> Option<()> {
+        let Some((_, _, engine)) = &state.loaded else { return None };
+        let engine = engine.clone();
+        let capacity = batchcaps::capacity(&caps).unwrap_or(1);
+        let frames = batchcaps::of_batches(&caps);
+        let mut lanes = None;
+        let mut tensors = None;
+        let mut request = None;
+        if !engine.is_identity() {
+            let info = match gst_video::VideoInfo::from_caps(&frames) {
+                Ok(info) => info,
+                Err(_) => {
+                    drop(state);
+                    let reason = format!("caps {frames} are not raw video in system memory");
+                    self.fail(&engine::Error::Fit { model: engine.spec().name.clone(), reason });
+                    return None;
+                }
+            };
+            let wanted = LaneRequest { width: info.width() as usize, height: info.height() as usize, batch: capacity };
+            let known = state.prepared.as_ref().filter(|_| state.request == Some(wanted));
+            match known.and_then(|prepared| prepared.tensors.as_ref()) {
+                // Only the rate, the format or the colours have changed: the tensors stay as they are.
+                Some((_, geometry)) => tensors = Some((info, geometry.clone())),
+                None => {
+                    state.loading = true;
+                    state.free.clear();
+                    state.interrupts.clear();
+                    state.prepared = None;
+                    drop(state);
+                    let made = self.make_lanes(&engine, &wanted, settings.in_flight as usize);
+                    state = self.state.lock();
+                    state.loading = false;
+                    if state.epoch != epoch {
+                        return None;
+                    }
+                    let made = match made {
+                        Ok(made) => made,
+                        Err(error) => {
+                            drop(state);
+                            self.fail(&error);
+                            return None;
+                        }
+                    };
+                    tensors = made.first().map(|lane| (info, lane.geometry().clone()));
+                    lanes = Some(made);
+                }
+            }
+            request = Some(wanted);
+        }
+        if let Some(lanes) = lanes {
+            state.generation += 1;
+            state.interrupts = lanes.iter().map(|lane| lane.interrupt()).collect();
+            state.free = lanes;
+            // A flush may have asked to end runs while there were no lanes to ask.
+            if state.flow == Err(gst::FlowError::Flushing) {
+                state.interrupts.iter().for_each(|i| i.stop());
+            }
+        } else if engine.is_identity() && state.free.is_empty() && state.prepared.is_none() {
+            // Its lanes only take time.
+            let any = LaneRequest { width: 1, height: 1, batch: batchcaps::MAX_BATCH };
+            for _ in 0..settings.in_flight {
+                match engine.lane(&any) {
+                    Ok(lane) => {
+                        state.interrupts.push(lane.interrupt());
+                        state.free.push(lane);
+                    }
+                    Err(error) => {
+                        drop(state);
+                        self.fail(&error);
+                        return None;
+                    }
+                }
+            }
+        }
+        let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        state.frame = rate.filter(|r| r.numer() > 0).and_then(|r| {
+            gst::ClockTime::SECOND.mul_div_floor(r.denom() as u64, r.numer() as u64)
+        });
+        state.caps_ready += 1;
+        let (number, generation) = (state.caps_ready, state.generation);
+        let prepared = Arc::new(Prepared { number, generation, engine, caps, capacity, tensors });
+        state.prepared = Some(prepared.clone());
+        state.request = request;
+        state.to_push.push_back(Done::Prepared(prepared));
+        self.done.wake();
+        self.room.wake();
+        drop(state);
+        self.post_latency();
+        Some(())
+    }
+
+    fn make_lanes(
+        &self,
+        engine: &Arc<dyn Engine>,
+        request: &LaneRequest,
+        count: usize,
+    ) -> Result<Vec<Box<dyn engine::Lane>>, engine::Error> {
+        let name = &engine.spec().name;
+        let LaneRequest { width, height, batch } = request;
+        self.progress(gst::ProgressType::Start, &format!("warming up {name} for {width}x{height}, batches up to {batch}"));
+        let mut lanes = Vec::with_capacity(count);
+        for number in 0..count {
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.lane(request)));
+            lanes.push(made.unwrap_or_else(|panic| {
+                Err(engine::Error::Run {
+                    model: name.clone(),
+                    reason: format!("the engine panicked while warming up: {}", panic_text(panic.as_ref())),
+                })
+            })?);
+            let text = format!("{name}: {} of {count} lanes ready", number + 1);
+            self.progress(gst::ProgressType::Continue, &text);
+        }
+        // The first LATENCY answer stands on a timed run of a full batch.
+        if let Some(lane) = lanes.first_mut() {
+            let start = now();
+            lane.run(*batch)?;
+            let time = now() - start;
+            self.state.lock().turnaround.expect(std::time::Duration::from_nanos(time));
+        }
+        self.progress(gst::ProgressType::Complete, &format!("{name} is ready for {width}x{height}"));
+        Ok(lanes)
+    }
+
+    /// One error message, and the end of every wait with it.
+    pub(super) fn fail(&self, error: &engine::Error) {
+        gst::error!(CAT, imp = self, "{error}");
+        self.post_error_message(crate::error::message(error));
+        let mut state = self.state.lock();
+        state.flow = Err(gst::FlowError::Error);
+        self.work.wake();
+        self.done.wake();
+        self.room.wake();
+    }
+
+    fn progress(&self, kind: gst::ProgressType, text: &str) {
+        let obj = self.obj();
+        let _ = obj.post_message(gst::message::Progress::builder(kind, "model", text).src(&*obj).build());
+    }
+}
+
+fn open(
+    request: &OpenRequest,
+    settings: &Settings,
+    progress: &dyn Fn(Progress),
+) -> Result<Arc<dyn Engine>, engine::Error> {
+    if request.model.is_empty() && request.backend != Backend::Null {
+        return Err(engine::Error::Setting(
+            "property `model` is not set; name an .onnx file, or set backend=null to run without a model".into(),
+        ));
+    }
+    match &settings.shared {
+        Some(name) => engine::open_shared(name, request, progress),
+        None => engine::open(request, progress),
+    }
+}
+
+/// Monotonic nanoseconds, for measuring.
+pub(super) fn now() -> u64 {
+    gst::util_get_timestamp().nseconds()
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}

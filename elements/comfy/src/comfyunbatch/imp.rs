@@ -1,0 +1,705 @@
+// Lock order: stream lock (pads), settings, state. No lock is held while calling out. `state.rs` holds what the
+// lock protects; each src pad has its own task, so that streams leave side by side.
+
+use std::sync::{Arc, LazyLock};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Pacing;
+use super::state::{Item, State, Stream};
+use crate::batchcaps;
+use crate::batchmeta::{Batch, ComfyBatchMeta};
+use crate::stream::{self, Word};
+use crate::streampad::ComfyStreamPad;
+use crate::wake::Waker;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("comfyunbatch", gst::DebugColorFlags::empty(), Some("Frames out of batches"))
+});
+
+const PROP_PACING: &str = "pacing";
+const PROP_STATS: &str = "stats";
+const DEFAULT_PACING: Pacing = Pacing::None;
+/// Events that one stream may have waiting beside its frames.
+const MAX_EVENTS: usize = 1024;
+
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    pacing: Pacing,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { pacing: DEFAULT_PACING }
+    }
+}
+
+pub struct ComfyUnbatch {
+    sinkpad: gst::Pad,
+    settings: Mutex<Settings>,
+    state: Mutex<State>,
+    /// Upstream waits for room.
+    removed: Waker,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for ComfyUnbatch {
+    const NAME: &'static str = "GstComfyUnbatch";
+    type Type = super::ComfyUnbatch;
+    type ParentType = gst::Element;
+
+    fn with_class(klass: &Self::Class) -> Self {
+        let sinkpad = gst::Pad::builder_from_template(&klass.pad_template("sink").expect("installed in class_init"))
+            .chain_function(|_pad, parent, buffer| {
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.chain(buffer))
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
+            })
+            .build();
+        Self { sinkpad, settings: Mutex::default(), state: Mutex::new(State::new()), removed: Waker::default() }
+    }
+}
+
+impl ObjectImpl for ComfyUnbatch {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            vec![
+                glib::ParamSpecEnum::builder_with_default(PROP_PACING, DEFAULT_PACING)
+                    .nick("Pacing")
+                    .blurb("When frames leave: at once, in bursts of a batch, or each at its time on the pipeline's clock, for sinks that do not synchronise")
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
+                    .nick("Statistics")
+                    .blurb("Batches in, frames out, streams, and frames that wait to be pushed, since the last start")
+                    .read_only()
+                    .build(),
+            ]
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = self.settings.lock();
+        match pspec.name() {
+            PROP_PACING => settings.pacing = value.get().expect("type checked by GObject"),
+            name => unreachable!("property {name} is not writable"),
+        }
+        let mut state = self.state.lock();
+        state.pacing = settings.pacing;
+        for stream in state.streams.values() {
+            stream.added.wake();
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            PROP_PACING => self.settings.lock().pacing.to_value(),
+            PROP_STATS => {
+                let state = self.state.lock();
+                gst::Structure::builder("stats")
+                    .field("batches", state.batches)
+                    .field("frames-out", state.frames_out)
+                    .field("streams", state.streams.len() as u32)
+                    .field("queued", state.streams.values().map(|s| s.frames as u32).sum::<u32>())
+                    .build()
+                    .to_value()
+            }
+            name => unreachable!("no property {name}"),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.obj().add_pad(&self.sinkpad).expect("a new element has no pads");
+        // There from the start, so that a single stream links like any filter.
+        self.add_stream(0, None);
+    }
+}
+
+impl GstObjectImpl for ComfyUnbatch {}
+
+impl ElementImpl for ComfyUnbatch {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Comfy unbatcher",
+                "Generic/Video",
+                "Gives the frames of batches back in order, each stream on its pad, with their own timestamps and metas",
+                "The gst-comfy developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            vec![
+                gst::PadTemplate::new(
+                    "sink",
+                    gst::PadDirection::Sink,
+                    gst::PadPresence::Always,
+                    &batchcaps::batch_template(),
+                )
+                .expect("valid template"),
+                gst::PadTemplate::with_gtype(
+                    "src_%u",
+                    gst::PadDirection::Src,
+                    gst::PadPresence::Sometimes,
+                    &batchcaps::frame_template(),
+                    ComfyStreamPad::static_type(),
+                )
+                .expect("valid template"),
+            ]
+        });
+        &TEMPLATES
+    }
+
+    fn set_clock(&self, clock: Option<&gst::Clock>) -> bool {
+        let mut state = self.state.lock();
+        state.timeline.set_clock(clock);
+        for stream in state.streams.values() {
+            stream.added.wake();
+        }
+        drop(state);
+        self.parent_set_clock(clock)
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => {
+                let mut state = self.state.lock();
+                let (timeline, streams) = (std::mem::take(&mut state.timeline), std::mem::take(&mut state.streams));
+                let pacing = state.pacing;
+                *state = State { timeline, streams, pacing, running: true, ..State::new() };
+            }
+            gst::StateChange::PausedToReady => self.stop(),
+            _ => (),
+        }
+        let result = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::PausedToReady {
+            let extra: Vec<ComfyStreamPad> = {
+                let mut state = self.state.lock();
+                let rest = state.streams.split_off(&1);
+                for stream in state.streams.values_mut() {
+                    *stream = Stream::new(stream.pad.clone());
+                }
+                rest.into_values().map(|s| s.pad).collect()
+            };
+            for pad in extra {
+                let _ = self.obj().remove_pad(&pad);
+            }
+        }
+        Ok(result)
+    }
+}
+
+impl ComfyUnbatch {
+    fn chain(&self, container: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let Some(mut batch) = ComfyBatchMeta::take(container) else {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ["a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer"]
+            );
+            return Err(gst::FlowError::Error);
+        };
+        self.hand_over(&mut batch)?;
+        self.state.lock().flow()
+    }
+
+    /// Each frame and event to its stream's queue.
+    fn hand_over(&self, batch: &mut Batch) -> Result<(), gst::FlowError> {
+        let frames = batch.frames.len();
+        let mut events = batch.events.drain(..).peekable();
+        let mut queue = batch.frames.drain(..);
+        let mut state = self.state.lock();
+        state.batches += 1;
+        for position in 0..=frames {
+            while let Some(between) = events.next_if(|between| between.position <= position) {
+                state = self.event_between(state, between.stream, between.event)?;
+            }
+            let Some(frame) = queue.next() else { break };
+            let number = frame.stream;
+            state = self.make_room(state, number)?;
+            let caps = state.caps_for(number);
+            let Some(stream) = state.streams.get_mut(&number) else { continue };
+            if stream.void || stream.flow.is_err() {
+                continue;
+            }
+            if let Some(caps) = caps {
+                stream.push(Item::Event(caps));
+            }
+            let idle = stream.idle;
+            stream.push(Item::Frame(frame.output.unwrap_or(frame.input)));
+            if idle {
+                stream.added.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a stream's queue has room; makes the stream when it is new.
+    fn make_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        number: u32,
+    ) -> Result<MutexGuard<'a, State>, gst::FlowError> {
+        loop {
+            if !state.running {
+                return Err(gst::FlowError::Flushing);
+            }
+            let bound = state.bound;
+            match state.streams.get(&number) {
+                None => {
+                    drop(state);
+                    self.add_stream(number, None);
+                    state = self.state.lock();
+                }
+                Some(stream) if stream.void || stream.flow.is_err() => return Ok(state),
+                Some(stream) if stream.frames < bound && stream.queue.len() < bound + MAX_EVENTS => return Ok(state),
+                Some(_) => self.removed.wait(&mut state),
+            }
+        }
+    }
+
+    /// An event of one stream, in its place.
+    fn event_between<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        number: u32,
+        event: gst::Event,
+    ) -> Result<MutexGuard<'a, State>, gst::FlowError> {
+        let word = stream::parse(&event).map(|(_, word)| word);
+        if let Some(Word::Flushed { reset_time }) = word {
+            drop(state);
+            self.stream_flushed(number, reset_time);
+            return Ok(self.state.lock());
+        }
+        let known = state.streams.contains_key(&number);
+        if word == Some(Word::Left) && !known {
+            return Ok(state);
+        }
+        let mut state = state;
+        if !known {
+            drop(state);
+            self.add_stream(number, Some(&event));
+            state = self.state.lock();
+        }
+        state = self.make_room(state, number)?;
+        // Caps stand between stream-start and segment.
+        let caps = match event.view() {
+            gst::EventView::Segment(_) => state.caps_for(number),
+            _ => None,
+        };
+        let Some(stream) = state.streams.get_mut(&number) else { return Ok(state) };
+        let restarts = event.type_() == gst::EventType::StreamStart && stream.flow == Err(gst::FlowError::Eos);
+        if restarts {
+            stream.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        if stream.void || stream.flow.is_err() {
+            // A stream that ended still leaves.
+            if word != Some(Word::Left) {
+                return Ok(state);
+            }
+        }
+        if let Some(caps) = caps {
+            stream.push(Item::Event(caps));
+        }
+        match word {
+            Some(Word::Left) => {
+                if !stream.eos {
+                    stream.push(Item::Event(gst::event::Eos::new()));
+                }
+                stream.push(Item::Remove);
+            }
+            _ => stream.push(Item::Event(event)),
+        }
+        stream.added.wake();
+        let (pad, ended) = (stream.pad.clone(), stream.flow.is_err());
+        if restarts {
+            drop(state);
+            self.start_task(&pad);
+            state = self.state.lock();
+        } else if ended {
+            // Its task is paused for good: the pad goes from here.
+            drop(state);
+            self.remove_stream(number);
+            state = self.state.lock();
+        }
+        Ok(state)
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        use gst::EventView;
+        match event.view() {
+            EventView::FlushStart(_) => {
+                self.stop();
+                let pads = self.pads();
+                for pad in &pads {
+                    pad.push_event(event.clone());
+                }
+                for pad in &pads {
+                    let _ = pad.pause_task();
+                }
+                true
+            }
+            EventView::FlushStop(_) => {
+                for pad in self.pads() {
+                    pad.push_event(event.clone());
+                }
+                let mut state = self.state.lock();
+                state.running = true;
+                for stream in state.streams.values_mut() {
+                    stream.flush();
+                    (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
+                    stream.segment = gst::FormattedSegment::new();
+                }
+                drop(state);
+                for pad in self.pads() {
+                    self.start_task(&pad);
+                }
+                true
+            }
+            EventView::CustomDownstreamOob(_) => match stream::parse(&event) {
+                Some((number, Word::Flushing)) => {
+                    self.stream_flushing(number);
+                    true
+                }
+                _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+            },
+            EventView::Caps(caps) => {
+                self.state.lock().set_caps(caps.caps());
+                self.post_latency();
+                true
+            }
+            EventView::Eos(_) => {
+                let mut state = self.state.lock();
+                for stream in state.streams.values_mut().filter(|s| !s.eos) {
+                    stream.push(Item::Event(event.clone()));
+                    stream.added.wake();
+                }
+                true
+            }
+            // The container's own: each stream's travel inside the batches.
+            EventView::StreamStart(_) | EventView::Segment(_) => true,
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        use gst::QueryViewMut;
+        match query.view_mut() {
+            QueryViewMut::Caps(query) => {
+                let filter = query.filter().map(batchcaps::of_batches);
+                let mut frames = batchcaps::frame_template();
+                for pad in self.pads().iter().filter(|pad| pad.is_linked()) {
+                    let peer = pad.peer_query_caps(filter.as_ref());
+                    frames = frames.intersect_with_mode(&peer, gst::CapsIntersectMode::First);
+                }
+                let mut batches = batchcaps::of_frames(&frames, None);
+                if let Some(filter) = query.filter() {
+                    batches = filter.intersect_with_mode(&batches, gst::CapsIntersectMode::First);
+                }
+                query.set_result(&batches);
+                true
+            }
+            QueryViewMut::Allocation(query) => {
+                let pads = self.pads();
+                // Frames of several streams come from one pool, which no single peer can give.
+                let [pad] = pads.as_slice() else { return false };
+                let (Some(caps), need_pool) = query.get_owned() else { return false };
+                let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
+                if !pad.peer_query(&mut inner) {
+                    return false;
+                }
+                for (api, params) in inner.allocation_metas_owned() {
+                    query.add_allocation_meta(api, params.as_deref());
+                }
+                for (allocator, params) in inner.allocation_params() {
+                    query.add_allocation_param(allocator.as_ref(), params);
+                }
+                for (pool, size, min, max) in inner.allocation_pools() {
+                    query.add_allocation_pool(pool.as_ref(), size, min, max);
+                }
+                true
+            }
+            QueryViewMut::Drain(_) => {
+                let mut state = self.state.lock();
+                while state.running && !state.is_idle() {
+                    self.removed.wait(&mut state);
+                }
+                drop(state);
+                self.pads().iter().all(|pad| pad.peer_query(query))
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {
+        if let gst::EventView::Latency(latency) = event.view() {
+            let mut state = self.state.lock();
+            state.latency = latency.latency();
+            state.streams.values().for_each(|s| s.added.wake());
+        }
+        // With several streams an event is for the one it came from. LATENCY and RECONFIGURE are about all of them.
+        let several = self.state.lock().streams.len() > 1;
+        let shared = matches!(event.type_(), gst::EventType::Latency | gst::EventType::Reconfigure);
+        let event = if several && !shared { stream::address(event, pad.stream()) } else { event };
+        self.sinkpad.push_event(event)
+    }
+
+    fn src_query(&self, pad: &ComfyStreamPad, query: &mut gst::QueryRef) -> bool {
+        use gst::QueryViewMut;
+        match query.view_mut() {
+            QueryViewMut::Latency(_) => {
+                if !self.sinkpad.peer_query(query) {
+                    return false;
+                }
+                let QueryViewMut::Latency(query) = query.view_mut() else { return false };
+                let (live, min, max) = query.result();
+                let state = self.state.lock();
+                let own = state.frame.map_or(gst::ClockTime::ZERO, |frame| frame * state.bound as u64);
+                query.set(live, min, max.map(|max| max + own));
+                true
+            }
+            QueryViewMut::Caps(query) => {
+                let filter = query.filter().map(|filter| batchcaps::of_frames(filter, None));
+                let frames = match pad.current_caps() {
+                    Some(caps) => caps,
+                    None => batchcaps::of_batches(&self.sinkpad.peer_query_caps(filter.as_ref())),
+                };
+                let mut result = batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
+                if let Some(filter) = query.filter() {
+                    result = filter.intersect_with_mode(&result, gst::CapsIntersectMode::First);
+                }
+                query.set_result(&result);
+                true
+            }
+            // Position, duration, seeking and so on are upstream's to answer.
+            _ => self.sinkpad.peer_query(query),
+        }
+    }
+
+    fn pads(&self) -> Vec<ComfyStreamPad> {
+        self.state.lock().streams.values().map(|s| s.pad.clone()).collect()
+    }
+
+    /// A new stream's pad; it has its stream-start and caps when others first see it.
+    fn add_stream(&self, number: u32, start: Option<&gst::Event>) {
+        let obj = self.obj();
+        let template = obj.pad_template("src_%u").expect("installed in class_init");
+        let pad = ComfyStreamPad::numbered(&template, number)
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, query))
+            })
+            .activatemode_function(|pad, parent, mode, active| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "panic in activation")),
+                    |imp| imp.src_activate(pad, mode, active),
+                )
+            })
+            .build();
+        pad.set_stream(number);
+        let (running, caps) = {
+            let mut state = self.state.lock();
+            state.streams.insert(number, Stream::new(pad.clone()));
+            (state.running, state.caps.clone())
+        };
+        if running {
+            // The parent is not set yet, so the task starts only below.
+            let _ = obj.add_pad(&pad);
+            let _ = pad.set_active(true);
+            let start = start.filter(|event| event.type_() == gst::EventType::StreamStart);
+            if let Some(start) = start {
+                let _ = pad.store_sticky_event(start);
+                if let Some(caps) = caps {
+                    let _ = pad.store_sticky_event(&gst::event::Caps::new(&caps));
+                }
+            }
+        } else {
+            obj.add_pad(&pad).expect("stream numbers are unique");
+        }
+    }
+
+    fn remove_stream(&self, number: u32) {
+        let pad = {
+            let mut state = self.state.lock();
+            if number == 0 {
+                // Stays for a stream that comes later.
+                if let Some(stream) = state.streams.get_mut(&0) {
+                    stream.caps = 0;
+                    stream.queue.clear();
+                    stream.frames = 0;
+                }
+                return;
+            }
+            state.streams.remove(&number).map(|s| s.pad)
+        };
+        self.removed.wake();
+        if let Some(pad) = pad {
+            // Not from its own task, which could not wait for itself to end.
+            self.obj().call_async(move |element| {
+                let _ = pad.set_active(false);
+                let _ = element.remove_pad(&pad);
+            });
+        }
+    }
+
+    fn stream_flushing(&self, number: u32) {
+        let pad = {
+            let mut state = self.state.lock();
+            let Some(stream) = state.streams.get_mut(&number) else { return };
+            stream.void = true;
+            stream.flush();
+            stream.pad.clone()
+        };
+        self.removed.wake();
+        pad.push_event(gst::event::FlushStart::new());
+        let _ = pad.pause_task();
+    }
+
+    fn stream_flushed(&self, number: u32, reset_time: bool) {
+        let Some(pad) = self.state.lock().streams.get(&number).filter(|s| s.void).map(|s| s.pad.clone()) else { return };
+        pad.push_event(gst::event::FlushStop::new(reset_time));
+        {
+            let mut state = self.state.lock();
+            let Some(stream) = state.streams.get_mut(&number) else { return };
+            (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
+            stream.segment = gst::FormattedSegment::new();
+        }
+        self.start_task(&pad);
+    }
+
+    fn src_activate(
+        &self,
+        pad: &ComfyStreamPad,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "only push mode"));
+        }
+        if active {
+            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()) {
+                stream.flow = Ok(gst::FlowSuccess::Ok);
+            }
+            self.start_task(pad);
+        } else {
+            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()).filter(|s| s.pad == *pad) {
+                stream.flush();
+            }
+            self.removed.wake();
+            pad.stop_task().map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
+        }
+        Ok(())
+    }
+
+    fn start_task(&self, pad: &ComfyStreamPad) {
+        let element = self.obj().downgrade();
+        let weak = pad.downgrade();
+        let started = pad.start_task(move || {
+            if let (Some(element), Some(pad)) = (element.upgrade(), weak.upgrade()) {
+                element.imp().step(&pad);
+            }
+        });
+        if started.is_err() {
+            gst::element_imp_error!(self, gst::CoreError::StateChange, ["the streaming thread cannot be started"]);
+        }
+    }
+
+    /// Ends every wait.
+    fn stop(&self) {
+        let mut state = self.state.lock();
+        state.running = false;
+        for stream in state.streams.values_mut() {
+            stream.flush();
+        }
+        self.removed.wake();
+    }
+
+    /// One turn of a pad's task.
+    fn step(&self, pad: &ComfyStreamPad) {
+        let number = pad.stream();
+        let mut state = self.state.lock();
+        let item = loop {
+            let State { streams, timeline, latency, pacing, .. } = &mut *state;
+            let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
+                drop(state);
+                let _ = pad.pause_task();
+                return;
+            };
+            let added: Arc<Waker> = stream.added.clone();
+            let due = match (*pacing, stream.queue.front()) {
+                (Pacing::Pts, Some(Item::Frame(frame))) => {
+                    let running = frame.pts().and_then(|pts| stream.segment.to_running_time(pts));
+                    running.zip(self.obj().base_time()).and_then(|(time, base)| timeline.at(base + time + *latency))
+                }
+                _ => None,
+            };
+            if let Some(due) = due.filter(|due| timeline.now() < *due) {
+                added.wait_until(&mut state, |s| &s.timeline, due);
+                continue;
+            }
+            if let Some(item) = stream.pop() {
+                stream.idle = false;
+                break item;
+            }
+            stream.idle = true;
+            self.removed.wake();
+            added.wait(&mut state);
+        };
+        if let Item::Frame(_) = &item {
+            state.frames_out += 1;
+        }
+        if let Item::Event(event) = &item
+            && let gst::EventView::Segment(segment) = event.view()
+            && let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>()
+            && let Some(stream) = state.streams.get_mut(&number)
+        {
+            stream.segment = segment.clone();
+        }
+        drop(state);
+        self.removed.wake();
+        let flow = match item {
+            Item::Frame(frame) => pad.push(frame),
+            Item::Event(event) => {
+                let is_eos = event.type_() == gst::EventType::Eos;
+                pad.push_event(event);
+                if is_eos { Err(gst::FlowError::Eos) } else { Ok(gst::FlowSuccess::Ok) }
+            }
+            Item::Remove => {
+                self.remove_stream(number);
+                Ok(gst::FlowSuccess::Ok)
+            }
+        };
+        let Err(error) = flow else { return };
+        gst::debug!(CAT, obj = pad, "downstream answered {error:?}");
+        let mut state = self.state.lock();
+        let Some(stream) = state.streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else { return };
+        stream.flow = Err(error);
+        let leaves = stream.queue.iter().any(|item| matches!(item, Item::Remove));
+        stream.queue.clear();
+        stream.frames = 0;
+        drop(state);
+        self.removed.wake();
+        if leaves {
+            self.remove_stream(number);
+        }
+    }
+
+    fn post_latency(&self) {
+        let obj = self.obj();
+        let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+    }
+}

@@ -1,0 +1,164 @@
+//! What comfyunbatch's lock protects: for each stream its pad and a bounded queue. Nothing here calls out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::Pacing;
+use crate::batchcaps;
+use crate::streampad::ComfyStreamPad;
+use crate::wake::{Timeline, Waker};
+
+/// What a src pad's task pushes.
+pub(super) enum Item {
+    Frame(gst::Buffer),
+    Event(gst::Event),
+    /// The stream has left: its pad goes.
+    Remove,
+}
+
+/// One stream.
+pub(super) struct Stream {
+    pub(super) pad: ComfyStreamPad,
+    pub(super) added: Arc<Waker>,
+    pub(super) queue: VecDeque<Item>,
+    /// Frames among the queue.
+    pub(super) frames: usize,
+    /// The pad task's last word.
+    pub(super) flow: Result<gst::FlowSuccess, gst::FlowError>,
+    /// The task has nothing in its hands.
+    pub(super) idle: bool,
+    /// Number of the caps it has.
+    pub(super) caps: u64,
+    /// What comes is void until its flush ends.
+    pub(super) void: bool,
+    pub(super) eos: bool,
+    /// For pacing.
+    pub(super) segment: gst::FormattedSegment<gst::ClockTime>,
+}
+
+impl Stream {
+    pub(super) fn new(pad: ComfyStreamPad) -> Self {
+        Self {
+            pad,
+            added: Arc::default(),
+            queue: VecDeque::new(),
+            frames: 0,
+            flow: Err(gst::FlowError::Flushing),
+            idle: true,
+            caps: 0,
+            void: false,
+            eos: false,
+            segment: gst::FormattedSegment::new(),
+        }
+    }
+
+    /// Drops what waits; the pad's task stops at its next look.
+    pub(super) fn flush(&mut self) {
+        self.flow = Err(gst::FlowError::Flushing);
+        self.queue.clear();
+        self.frames = 0;
+        self.added.wake();
+    }
+
+    pub(super) fn push(&mut self, item: Item) {
+        match &item {
+            Item::Frame(_) => self.frames += 1,
+            Item::Event(event) => match event.view() {
+                gst::EventView::Eos(_) => self.eos = true,
+                gst::EventView::StreamStart(_) => self.eos = false,
+                _ => (),
+            },
+            Item::Remove => (),
+        }
+        self.queue.push_back(item);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        if matches!(item, Item::Frame(_)) {
+            self.frames -= 1;
+        }
+        Some(item)
+    }
+}
+
+pub(super) struct State {
+    pub(super) streams: BTreeMap<u32, Stream>,
+    pub(super) pacing: Pacing,
+    pub(super) running: bool,
+    /// Frame caps as negotiated, numbered so that pads can tell whether they have them.
+    pub(super) caps: Option<gst::Caps>,
+    pub(super) caps_number: u64,
+    /// Frames one stream may have waiting: two batches.
+    pub(super) bound: usize,
+    pub(super) frame: Option<gst::ClockTime>,
+    pub(super) timeline: Timeline,
+    pub(super) latency: gst::ClockTime,
+    pub(super) frames_out: u64,
+    pub(super) batches: u64,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            pacing: Pacing::default(),
+            running: false,
+            caps: None,
+            caps_number: 0,
+            bound: 2,
+            frame: None,
+            timeline: Timeline::default(),
+            latency: gst::ClockTime::ZERO,
+            frames_out: 0,
+            batches: 0,
+        }
+    }
+
+    pub(super) fn set_caps(&mut self, batch: &gst::CapsRef) {
+        let frames = batchcaps::of_batches(batch);
+        let size = batchcaps::capacity(batch).unwrap_or(1);
+        self.bound = 2 * size;
+        let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok()).filter(|r| r.numer() > 0);
+        self.frame = rate.and_then(|r| gst::ClockTime::SECOND.mul_div_floor(r.denom() as u64, r.numer() as u64));
+        if self.caps.as_ref().is_none_or(|caps| !caps.is_strictly_equal(&frames)) {
+            self.caps = Some(frames);
+            self.caps_number += 1;
+        }
+    }
+
+    /// Caps that a stream does not have yet; it counts as having them from now on.
+    pub(super) fn caps_for(&mut self, stream: u32) -> Option<gst::Event> {
+        let number = self.caps_number;
+        let caps = self.caps.as_ref()?;
+        let stream = self.streams.get_mut(&stream).filter(|s| s.caps != number)?;
+        stream.caps = number;
+        Some(gst::event::Caps::new(caps))
+    }
+
+    /// What upstream is told: the worst of the pads that matter, as demuxers combine it.
+    pub(super) fn flow(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if !self.running {
+            return Err(gst::FlowError::Flushing);
+        }
+        let mut all: Option<gst::FlowError> = None;
+        for stream in self.streams.values() {
+            match stream.flow {
+                Err(error @ (gst::FlowError::NotLinked | gst::FlowError::Eos | gst::FlowError::Flushing)) => {
+                    // Not linked weighs least: a pad nobody wants does not keep the others from ending.
+                    all = Some(match all {
+                        Some(gst::FlowError::NotLinked) | None => error,
+                        Some(other) => other,
+                    });
+                }
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(gst::FlowSuccess::Ok),
+            }
+        }
+        all.map_or(Ok(gst::FlowSuccess::Ok), Err)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.values().all(|s| s.queue.is_empty() && (s.idle || s.flow.is_err()))
+    }
+}

@@ -1,0 +1,67 @@
+//! Words between comfybatch and comfyunbatch about one stream of several.
+//!
+//! Downstream, inside batches: a stream has left ([`left`]); a stream was flushed ([`flushed`]), which follows the
+//! out-of-band [`flushing`]. Upstream, an event that concerns one stream is [`address`]ed to it, so that a seek or a
+//! key-frame request of one viewer reaches one source.
+
+const LEFT: &str = "comfy-stream-left";
+const FLUSHING: &str = "comfy-stream-flushing";
+const FLUSHED: &str = "comfy-stream-flushed";
+const STREAM: &str = "comfy-stream";
+const RESET: &str = "reset-time";
+
+/// A word about a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Its pad was released; nothing of it follows.
+    Left,
+    /// Drop what is queued of it and whatever still comes, up to `Flushed`.
+    Flushing,
+    /// What follows is new. Whether running time starts anew.
+    Flushed {
+        /// As in FLUSH_STOP.
+        reset_time: bool,
+    },
+}
+
+/// In order: the stream's pad was released.
+pub fn left(stream: u32) -> gst::Event {
+    gst::event::CustomDownstream::new(gst::Structure::builder(LEFT).field(STREAM, stream).build())
+}
+
+/// Out of band: everything of this stream that is on its way is void.
+pub fn flushing(stream: u32) -> gst::Event {
+    gst::event::CustomDownstreamOob::new(gst::Structure::builder(FLUSHING).field(STREAM, stream).build())
+}
+
+/// In order: the end of a stream's flush.
+pub fn flushed(stream: u32, reset_time: bool) -> gst::Event {
+    let structure = gst::Structure::builder(FLUSHED).field(STREAM, stream).field(RESET, reset_time).build();
+    gst::event::CustomDownstream::new(structure)
+}
+
+/// Reads a word about a stream.
+pub fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
+    let structure = event.structure()?;
+    let word = match structure.name().as_str() {
+        LEFT => Word::Left,
+        FLUSHING => Word::Flushing,
+        FLUSHED => Word::Flushed { reset_time: structure.get(RESET).unwrap_or(true) },
+        _ => return None,
+    };
+    Some((structure.get(STREAM).ok()?, word))
+}
+
+/// Marks an upstream event as meant for one stream.
+pub fn address(mut event: gst::Event, stream: u32) -> gst::Event {
+    event.make_mut().structure_mut().set(STREAM, stream);
+    event
+}
+
+/// The stream an upstream event is meant for.
+pub fn addressee(event: &gst::EventRef) -> Option<u32> {
+    match event.type_() {
+        gst::EventType::CustomDownstream | gst::EventType::CustomDownstreamOob => None,
+        _ => event.structure()?.get(STREAM).ok(),
+    }
+}

@@ -1,0 +1,70 @@
+//! GStreamer's video descriptions as the core's.
+
+use comfy_core::tensor::{ColorRange, Image, ImageMut, ImageSpec, Matrix, PixelFormat, Plane, PlaneMut};
+use gst_video::prelude::*;
+
+/// GStreamer's name of a format.
+pub fn format_name(format: PixelFormat) -> &'static str {
+    match format {
+        PixelFormat::Rgb => "RGB",
+        PixelFormat::Bgr => "BGR",
+        PixelFormat::Rgba => "RGBA",
+        PixelFormat::Bgrx => "BGRx",
+        PixelFormat::Rgbx => "RGBx",
+        PixelFormat::Bgra => "BGRA",
+        PixelFormat::Nv12 => "NV12",
+        PixelFormat::I420 => "I420",
+        PixelFormat::Gray8 => "GRAY8",
+    }
+}
+
+fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
+    PixelFormat::ALL.into_iter().find(|f| format_name(*f) == format.to_str())
+}
+
+/// What a frame's bytes mean. None when the format is not one that is converted.
+pub fn image_spec(info: &gst_video::VideoInfo) -> Option<ImageSpec> {
+    let colorimetry = info.colorimetry();
+    Some(ImageSpec {
+        format: pixel_format(info.format())?,
+        width: info.width() as usize,
+        height: info.height() as usize,
+        matrix: match colorimetry.matrix() {
+            gst_video::VideoColorMatrix::Bt709 => Matrix::Bt709,
+            // Everything else that reaches us in 8 bits is closest to BT.601, GStreamer's own default for SD.
+            _ => Matrix::Bt601,
+        },
+        range: match colorimetry.range() {
+            gst_video::VideoColorRange::Range0_255 => ColorRange::Full,
+            gst_video::VideoColorRange::Range16_235 => ColorRange::Limited,
+            _ if info.is_yuv() => ColorRange::Limited,
+            _ => ColorRange::Full,
+        },
+    })
+}
+
+/// A mapped frame to read. Strides come from the frame's own video meta, never from its width.
+pub fn image<'a>(frame: &'a gst_video::VideoFrameRef<&'a gst::BufferRef>) -> Image<'a> {
+    let mut image = Image::default();
+    let data = frame.planes_data();
+    for (plane, target) in image.planes.iter_mut().enumerate().take(frame.n_planes() as usize) {
+        *target = Plane { data: data[plane], stride: frame.plane_stride()[plane].max(0) as usize };
+    }
+    image
+}
+
+/// A mapped frame to write.
+pub fn image_mut<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::BufferRef>) -> ImageMut<'a> {
+    let mut strides = [0; 4];
+    for (stride, plane) in strides.iter_mut().zip(frame.plane_stride()) {
+        *stride = (*plane).max(0) as usize;
+    }
+    let [a, b, c, _] = frame.planes_data_mut();
+    ImageMut {
+        planes: [
+            PlaneMut { data: a, stride: strides[0] },
+            PlaneMut { data: b, stride: strides[1] },
+            PlaneMut { data: c, stride: strides[2] },
+        ],
+    }
+}
