@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::sequences::{self, pick};
+use super::sequences::{self, pick, same};
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -88,22 +88,6 @@ fn play(words: &[u64]) -> Result<(), String> {
         world.event(event(*word))?;
     }
     world.end()
-}
-
-/// Fails with both sides of what should be equal.
-macro_rules! same {
-    ($left:expr, $right:expr) => {{
-        let (left, right) = ($left, $right);
-        if left != right {
-            return Err(format!(
-                "{}:{} {} is {left:?}, the model says {right:?}",
-                file!(),
-                line!(),
-                stringify!($left)
-            ));
-        }
-        left
-    }};
 }
 
 struct World {

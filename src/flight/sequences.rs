@@ -3,6 +3,23 @@
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Fails with both sides of what should be equal.
+macro_rules! same {
+    ($left:expr, $right:expr) => {{
+        let (left, right) = ($left, $right);
+        if left != right {
+            return Err(format!(
+                "{}:{} {} is {left:?}, the model says {right:?}",
+                file!(),
+                line!(),
+                stringify!($left)
+            ));
+        }
+        left
+    }};
+}
+pub(crate) use same;
+
 /// Sequences of one model test: half of `COMFY_SEQUENCES`, because there are two.
 pub(crate) fn count() -> u64 {
     let all = match std::env::var("COMFY_SEQUENCES") {
