@@ -4,8 +4,15 @@
 //! tensors of one batch in flight, so that filling one lane overlaps with running another. The element writes frames
 //! into [`Lane::input`], calls [`Lane::run`] on its inference thread and reads [`Lane::output`] on a third.
 
+#[cfg(any(feature = "ort", test))]
+mod fit;
+pub mod manifest;
 pub mod null;
 mod open;
+#[cfg(feature = "ort")]
+pub mod ort;
+#[cfg(all(feature = "ort", test))]
+mod testing;
 mod turn;
 
 use std::sync::Arc;
