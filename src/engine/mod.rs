@@ -4,7 +4,20 @@
 //! tensors of one batch in flight, so that filling one lane overlaps with running another. The element writes frames
 //! into [`Lane::input`], calls [`Lane::run`] on its inference thread and reads [`Lane::output`] on a third.
 
+#[cfg(any(feature = "ort", test))]
+mod fit;
+pub mod manifest;
+pub mod null;
+mod open;
+#[cfg(feature = "ort")]
+pub mod ort;
+#[cfg(all(feature = "ort", test))]
+mod testing;
+mod turn;
+
 use std::sync::Arc;
+
+pub use open::{open, open_shared};
 
 use crate::tensor::{ChannelOrder, DType, Dim, ImageTensor, Layout, TensorMut, TensorRef};
 
@@ -88,6 +101,26 @@ pub struct LaneRequest {
     /// Most images in one batch. A model with a smaller fixed batch is run several times.
     pub batch: usize,
 }
+
+impl LaneRequest {
+    /// Refuses what no lane can be made for.
+    fn check(&self) -> Result<(), Error> {
+        let LaneRequest { width, height, batch } = *self;
+        // The bounds keep every product of sizes below usize::MAX, and batches within what a caller can mean.
+        if !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_LANE).contains(&batch) {
+            return Err(Error::Setting(format!(
+                "{batch} images of {width}x{height}: expected 1 to {MAX_LANE} images of 1x1 to {MAX_SIDE}x{MAX_SIDE}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Longest side of a frame, in pixels.
+const MAX_SIDE: usize = 32768;
+
+/// Most images in one lane.
+const MAX_LANE: usize = 1024;
 
 /// The sizes that follow from a [`LaneRequest`], learnt from the model or, where it does not say, from a first run.
 #[derive(Debug, Clone, PartialEq)]

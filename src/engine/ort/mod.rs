@@ -1,0 +1,156 @@
+//! Models by way of ONNX Runtime, which is found at run time: nothing of it is needed to build.
+
+mod lane;
+mod library;
+mod session;
+mod shapes;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use ::ort::session::Session;
+
+use super::fit;
+use super::manifest::{self, Manifest};
+use super::turn::Turn;
+use super::{Engine, Error, Lane, LaneRequest, OpenRequest, Progress, Spec};
+use session::Provider;
+
+/// Larger files are refused unread. Weights beside the model (external data) do not count.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// Opens a model file.
+pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
+    let path = Path::new(&request.model);
+    let name = path
+        .file_name()
+        .map_or_else(|| request.model.clone(), |name| name.to_string_lossy().into_owned());
+    check_file(path, request)?;
+    let manifest = Manifest::beside(path)?.unwrap_or_default();
+    progress(Progress {
+        what: "loading ONNX Runtime".into(),
+        percent: 0,
+    });
+    let runtime = library::load(request.library.as_deref())?;
+    progress(Progress {
+        what: format!("loading {name}"),
+        percent: 10,
+    });
+    let opened = session::open(runtime, request, &name)?;
+    let fitted = {
+        let metadata = opened.session.metadata().ok();
+        let model = fit::Model {
+            name: &name,
+            manifest_name: &manifest::path_of(Path::new(&name)).display().to_string(),
+            manifest: &manifest,
+            metadata: &|key| metadata.as_ref()?.custom(key),
+            inputs: &opened
+                .session
+                .inputs()
+                .iter()
+                .map(session::declared)
+                .collect::<Vec<_>>(),
+            outputs: &opened
+                .session
+                .outputs()
+                .iter()
+                .map(session::declared)
+                .collect::<Vec<_>>(),
+        };
+        model.fit()?
+    };
+    progress(Progress {
+        what: format!("loaded {name}"),
+        percent: 100,
+    });
+    let spec = Spec {
+        name,
+        inputs: fitted.inputs,
+        outputs: fitted.outputs,
+        batch: fitted.batch,
+        runtime: opened.runtime,
+    };
+    Ok(Arc::new(Model {
+        shared: Arc::new(Shared {
+            spec,
+            on_cpu: opened.provider == Provider::Cpu,
+            session: Mutex::new(opened.session),
+            turn: Arc::default(),
+        }),
+    }))
+}
+
+/// Refuses what is wrong with the file itself before anything is loaded for it.
+fn check_file(path: &Path, request: &OpenRequest) -> Result<(), Error> {
+    let name = || request.model.clone();
+    let unreadable = |reason: String| Error::Unreadable { path: name(), reason };
+    let not_a_model = |reason: &str| Error::NotAModel {
+        path: name(),
+        reason: reason.into(),
+    };
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound { path: name() },
+        _ => unreadable(error.to_string()),
+    })?;
+    let found = file.metadata().map_err(|error| unreadable(error.to_string()))?;
+    if found.is_dir() {
+        return Err(unreadable("it is a folder; set `model` to a file in it".into()));
+    }
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "engine" || extension == "plan")
+    {
+        return Err(Error::Backend {
+            backend: "tensorrt",
+            reason: format!(
+                "{} is a compiled TensorRT engine, which needs a CUDA build of ONNX Runtime with TensorRT and cannot be \
+                 opened directly; set `model` to the ONNX file that it was made from, and `cache` to a folder",
+                request.model
+            ),
+        });
+    }
+    match found.len() {
+        0 => Err(not_a_model("the file is empty")),
+        bytes if bytes > MAX_BYTES => Err(not_a_model("the file is larger than 8 GiB")),
+        _ => Ok(()),
+    }
+}
+
+/// What the lanes of one model have in common.
+#[derive(Debug)]
+struct Shared {
+    spec: Spec,
+    /// Whether tensors in main memory are used in place; elsewhere the input is copied when it is bound.
+    on_cpu: bool,
+    session: Mutex<Session>,
+    /// To be held before the session is locked: waiting for it can be interrupted.
+    turn: Arc<Turn>,
+}
+
+impl Shared {
+    fn run_error(&self, reason: String) -> Error {
+        Error::Run {
+            model: self.spec.name.clone(),
+            reason,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Model {
+    shared: Arc<Shared>,
+}
+
+impl Engine for Model {
+    fn spec(&self) -> &Spec {
+        &self.shared.spec
+    }
+
+    fn lane(&self, request: &LaneRequest) -> Result<Box<dyn Lane>, Error> {
+        request.check()?;
+        Ok(Box::new(lane::OrtLane::new(self.shared.clone(), request)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;
