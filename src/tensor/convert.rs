@@ -12,7 +12,7 @@
 //!   one at the edge of an odd size. Alpha and padding bytes are 255.
 //!
 //! Rounding is to nearest, ties to even, as numpy and PyTorch round. Truncation would be off by one on 159 of the 256
-//! bytes of a picture inverted by `1 - x`.
+//! bytes of a picture that an f32 model inverts: `(1 - byte / 255) * 255`.
 
 use super::{
     ChannelOrder, ColorRange, DType, Element, Image, ImageMut, ImageSpec, ImageTensor, PixelFormat, TensorMut,

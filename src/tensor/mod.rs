@@ -5,8 +5,11 @@
 pub mod convert;
 pub mod fast;
 pub mod image;
+#[cfg(test)]
+mod tests;
 
 pub use convert::{ConvertError, Written};
+pub use fast::{FromTensor, IntoTensor};
 pub use half::f16;
 pub use image::{
     ChannelOrder, ColorRange, Element, Image, ImageMut, ImageSpec, ImageTensor, Matrix, PixelFormat, Plane, PlaneMut,
