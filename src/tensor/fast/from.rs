@@ -6,7 +6,7 @@ use super::three;
 use super::yuv::FromRgb;
 use crate::tensor::convert::{check_elements, check_image_mut, check_same_size, check_spec, check_tensor, rgb_offsets};
 use crate::tensor::{
-    ChannelOrder, ColorRange, ConvertError, DType, ImageMut, ImageSpec, ImageTensor, PixelFormat, TensorRef, Written,
+    ChannelOrder, ColorRange, ConvertError, ImageMut, ImageSpec, ImageTensor, PixelFormat, TensorRef, Written,
 };
 
 /// Converts image tensors of one description into frames of one description, both of the same size.
@@ -186,22 +186,14 @@ struct TensorRows {
     /// One per plane.
     scales: [Scale; 3],
     interleaved_scale: Scale,
-    /// A row of f16 as f32.
-    floats: Vec<f32>,
     non_finite: usize,
 }
 
 impl TensorRows {
     fn new(tensor: ImageTensor) -> Self {
-        let floats = if tensor.dtype == DType::F16 {
-            tensor.width * 3
-        } else {
-            0
-        };
         TensorRows {
             scales: std::array::from_fn(|channel| Scale::channel(&tensor, channel)),
             interleaved_scale: Scale::interleaved(&tensor),
-            floats: vec![0.0; floats],
             non_finite: 0,
             tensor,
         }
@@ -234,20 +226,20 @@ impl TensorRows {
         let ImageTensor { width, height, .. } = self.tensor;
         for (channel, out) in out.into_iter().enumerate() {
             let numbers = &data[(channel * height + y) * width..][..width];
-            self.non_finite += read(numbers, &self.scales[channel], &mut self.floats, out);
+            self.non_finite += read(numbers, &self.scales[channel], out);
         }
     }
 
     /// Reads a row of a gray tensor.
     fn gray<T: Number>(&mut self, data: &[T], y: usize, out: &mut [u8]) {
         let width = self.tensor.width;
-        self.non_finite += read(&data[y * width..][..width], &self.scales[0], &mut self.floats, out);
+        self.non_finite += read(&data[y * width..][..width], &self.scales[0], out);
     }
 
     /// Reads a row of an interleaved tensor.
     fn interleaved<T: Number>(&mut self, data: &[T], y: usize, out: &mut [u8]) {
         let row = self.interleaved_row(data, y);
-        self.non_finite += read(row, &self.interleaved_scale, &mut self.floats, out);
+        self.non_finite += read(row, &self.interleaved_scale, out);
     }
 
     fn interleaved_row<'a, T>(&self, data: &'a [T], y: usize) -> &'a [T] {
@@ -257,13 +249,8 @@ impl TensorRows {
 }
 
 /// Numbers to bytes; how many of them are not finite. They are counted only where there is one: there seldom is.
-fn read<T: Number>(numbers: &[T], scale: &Scale, floats: &mut [f32], bytes: &mut [u8]) -> usize {
-    let floats = if floats.is_empty() {
-        floats
-    } else {
-        &mut floats[..numbers.len()]
-    };
-    if T::read(numbers, scale, floats, bytes) {
+fn read<T: Number>(numbers: &[T], scale: &Scale, bytes: &mut [u8]) -> usize {
+    if T::read(numbers, scale, bytes) {
         numbers.iter().filter(|number| !number.to_f32().is_finite()).count()
     } else {
         0

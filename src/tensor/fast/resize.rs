@@ -1,7 +1,7 @@
 //! Sampling a frame at another size: the triangle filter of [`crate::tensor::convert::into_tensor`], one axis after
 //! the other.
 
-use super::dispatch::dispatch;
+use super::dispatch::{RowLoop, dispatch};
 use super::rows::join;
 
 /// Turns rows of one size into rows of another. Weights and rows are f32, so that only the final byte is rounded.
@@ -64,12 +64,12 @@ impl Resizer {
             }
             self.read += 1;
         }
-        dispatch(blend_body, (&*self.ring, first, weights, &mut *self.blended));
+        dispatch(Blend(&self.ring, first, weights, &mut self.blended));
         if self.lanes == 1 {
             let [out, ..] = out;
-            dispatch(sample_gray_body, (&*self.blended, &self.across, out));
+            dispatch(SampleGray(&self.blended, &self.across, out));
         } else {
-            dispatch(sample_body, (&*self.blended, &self.across, out));
+            dispatch(Sample(&self.blended, &self.across, out));
         }
     }
 }
@@ -113,62 +113,83 @@ impl Weights {
 /// Sums that the compiler keeps in registers while it goes through the rows.
 const BLOCK: usize = 32;
 
-#[inline(always)]
-fn blend_body((ring, first, weights, out): (&[u8], usize, &[f32], &mut [f32])) {
-    let row_len = out.len();
-    let taps = weights.len();
-    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-    let rest_at = row_len - rest.len();
-    for (i, block) in blocks.iter_mut().enumerate() {
-        let mut sums = [0.0; BLOCK];
-        let mut slot = first % taps;
-        for &weight in weights {
-            let (bytes, _) = ring[slot * row_len + i * BLOCK..][..BLOCK].as_chunks::<BLOCK>();
-            for (sum, byte) in sums.iter_mut().zip(&bytes[0]) {
-                *sum += weight * f32::from(*byte);
-            }
-            slot = if slot + 1 == taps { 0 } else { slot + 1 };
-        }
-        *block = sums;
-    }
-    for (i, out) in rest.iter_mut().enumerate() {
-        let row = |tap: usize| (first + tap) % taps * row_len + rest_at + i;
-        *out = weights
-            .iter()
-            .enumerate()
-            .map(|(tap, weight)| weight * f32::from(ring[row(tap)]))
-            .sum();
-    }
-}
+struct Blend<'a>(&'a [u8], usize, &'a [f32], &'a mut [f32]);
 
-#[inline(always)]
-fn sample_body((pixels, across, [a, b, c]): (&[f32], &Weights, [&mut [u8]; 3])) {
-    let (pixels, _) = pixels.as_chunks::<4>();
-    let weights = across.weights.chunks_exact(across.taps);
-    for ((((&first, weights), a), b), c) in across.first.iter().zip(weights).zip(a).zip(b).zip(c) {
-        let mut sums = [0.0; 4];
-        for (pixel, weight) in pixels[first as usize..][..weights.len()].iter().zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(pixel) {
-                *sum += weight * value;
-            }
-        }
-        let [red, green, blue, _] = sums.map(nearest_byte);
-        (*a, *b, *c) = (red, green, blue);
-    }
-}
+impl RowLoop for Blend<'_> {
+    type Output = ();
 
-#[inline(always)]
-fn sample_gray_body((samples, across, out): (&[f32], &Weights, &mut [u8])) {
-    let weights = across.weights.chunks_exact(across.taps);
-    for ((&first, weights), out) in across.first.iter().zip(weights).zip(out) {
-        let samples = &samples[first as usize..][..weights.len()];
-        *out = nearest_byte(
-            samples
+    #[inline(always)]
+    fn run(self) {
+        let Blend(ring, first, weights, out) = self;
+        let row_len = out.len();
+        let taps = weights.len();
+        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+        let rest_at = row_len - rest.len();
+        for (i, block) in blocks.iter_mut().enumerate() {
+            let mut sums = [0.0; BLOCK];
+            let mut slot = first % taps;
+            for &weight in weights {
+                let (bytes, _) = ring[slot * row_len + i * BLOCK..][..BLOCK].as_chunks::<BLOCK>();
+                for (sum, byte) in sums.iter_mut().zip(&bytes[0]) {
+                    *sum += weight * f32::from(*byte);
+                }
+                slot = if slot + 1 == taps { 0 } else { slot + 1 };
+            }
+            *block = sums;
+        }
+        for (i, out) in rest.iter_mut().enumerate() {
+            let row = |tap: usize| (first + tap) % taps * row_len + rest_at + i;
+            *out = weights
                 .iter()
-                .zip(weights)
-                .map(|(sample, weight)| sample * weight)
-                .sum(),
-        );
+                .enumerate()
+                .map(|(tap, weight)| weight * f32::from(ring[row(tap)]))
+                .sum();
+        }
+    }
+}
+
+struct Sample<'a>(&'a [f32], &'a Weights, [&'a mut [u8]; 3]);
+
+impl RowLoop for Sample<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Sample(pixels, across, [a, b, c]) = self;
+        let (pixels, _) = pixels.as_chunks::<4>();
+        let weights = across.weights.chunks_exact(across.taps);
+        for ((((&first, weights), a), b), c) in across.first.iter().zip(weights).zip(a).zip(b).zip(c) {
+            let mut sums = [0.0; 4];
+            for (pixel, weight) in pixels[first as usize..][..weights.len()].iter().zip(weights) {
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += weight * value;
+                }
+            }
+            let [red, green, blue, _] = sums.map(nearest_byte);
+            (*a, *b, *c) = (red, green, blue);
+        }
+    }
+}
+
+struct SampleGray<'a>(&'a [f32], &'a Weights, &'a mut [u8]);
+
+impl RowLoop for SampleGray<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let SampleGray(samples, across, out) = self;
+        let weights = across.weights.chunks_exact(across.taps);
+        for ((&first, weights), out) in across.first.iter().zip(weights).zip(out) {
+            let samples = &samples[first as usize..][..weights.len()];
+            *out = nearest_byte(
+                samples
+                    .iter()
+                    .zip(weights)
+                    .map(|(sample, weight)| sample * weight)
+                    .sum(),
+            );
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything is a product of a byte and a weight of which the upper half is kept, so a result is within 1 of the
 //! oracle's, and equal for most; gray stays exactly gray.
 
-use super::dispatch::dispatch;
+use super::dispatch::{RowLoop, dispatch};
 use crate::tensor::{ColorRange, ImageSpec};
 
 /// Fraction bits of RGB before it is rounded to bytes. Six leave room for 511 in 16 bits; sums saturate there, far
@@ -42,19 +42,19 @@ impl ToRgb {
 
     /// What a row of chroma adds to red, green and blue, each sample twice.
     pub(super) fn chroma_terms(&self, blue: &[u8], red: &[u8], terms: [&mut [i16]; 3]) {
-        dispatch(chroma_terms_body, (*self, blue, red, terms));
+        dispatch(ChromaTerms(*self, blue, red, terms));
     }
 
     /// A row of RGB from luma and what chroma adds.
     pub(super) fn row(&self, luma: &[u8], terms: [&[i16]; 3], rgb: [&mut [u8]; 3]) {
         for (terms, out) in terms.into_iter().zip(rgb) {
-            dispatch(rgb_body, (*self, luma, terms, out));
+            dispatch(Rgb(*self, luma, terms, out));
         }
     }
 
     /// Luma alone, stretched to 0 to 255.
     pub(super) fn gray(&self, luma: &[u8], gray: &mut [u8]) {
-        dispatch(gray_body, (*self, luma, gray));
+        dispatch(Gray(*self, luma, gray));
     }
 }
 
@@ -97,17 +97,17 @@ impl FromRgb {
 
     /// A row of luma.
     pub(super) fn luma_row(&self, rgb: [&[u8]; 3], luma: &mut [u8]) {
-        dispatch(luma_body, (*self, rgb, luma));
+        dispatch(Luma(*self, rgb, luma));
     }
 
     /// A row of luma of a gray picture.
     pub(super) fn luma_of_gray(&self, gray: &[u8], luma: &mut [u8]) {
-        dispatch(luma_of_gray_body, (*self, gray, luma));
+        dispatch(LumaOfGray(*self, gray, luma));
     }
 
     /// A row of blue and of red chroma from two rows of RGB, whose lengths are even.
     pub(super) fn chroma_row(&self, upper: [&[u8]; 3], lower: [&[u8]; 3], blue: &mut [u8], red: &mut [u8]) {
-        dispatch(chroma_body, (*self, upper, lower, blue, red));
+        dispatch(Chroma(*self, upper, lower, blue, red));
     }
 }
 
@@ -147,77 +147,118 @@ fn upper(a: u16, b: u16) -> u16 {
     ((u32::from(a) * u32::from(b)) >> 16) as u16
 }
 
-#[inline(always)]
-fn chroma_terms_body((to, blue, red, [r, g, b]): (ToRgb, &[u8], &[u8], [&mut [i16]; 3])) {
-    let (r, _) = r.as_chunks_mut::<2>();
-    let (g, _) = g.as_chunks_mut::<2>();
-    let (b, _) = b.as_chunks_mut::<2>();
-    let round = |sum: i32| ((sum + (1 << (15 - RGB_BITS))) >> (16 - RGB_BITS)) as i16;
-    for ((((blue, red), r), g), b) in blue.iter().zip(red).zip(r).zip(g).zip(b) {
-        let (blue, red) = (i32::from(*blue) - 128, i32::from(*red) - 128);
-        *r = [round(to.red * red); 2];
-        *g = [round(to.green[0] * blue + to.green[1] * red); 2];
-        *b = [round(to.blue * blue); 2];
+struct ChromaTerms<'a>(ToRgb, &'a [u8], &'a [u8], [&'a mut [i16]; 3]);
+
+impl RowLoop for ChromaTerms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let ChromaTerms(to, blue, red, [r, g, b]) = self;
+        let (r, _) = r.as_chunks_mut::<2>();
+        let (g, _) = g.as_chunks_mut::<2>();
+        let (b, _) = b.as_chunks_mut::<2>();
+        let round = |sum: i32| ((sum + (1 << (15 - RGB_BITS))) >> (16 - RGB_BITS)) as i16;
+        for ((((blue, red), r), g), b) in blue.iter().zip(red).zip(r).zip(g).zip(b) {
+            let (blue, red) = (i32::from(*blue) - 128, i32::from(*red) - 128);
+            *r = [round(to.red * red); 2];
+            *g = [round(to.green[0] * blue + to.green[1] * red); 2];
+            *b = [round(to.blue * blue); 2];
+        }
     }
 }
 
-#[inline(always)]
-fn rgb_body((to, luma, terms, out): (ToRgb, &[u8], &[i16], &mut [u8])) {
-    for ((luma, term), out) in luma.iter().zip(terms).zip(out) {
-        let luma = upper(u16::from(*luma) << 8, to.luma) as i16 - to.offset;
-        *out = (luma.saturating_add(*term) >> RGB_BITS).clamp(0, 255) as u8;
+struct Rgb<'a>(ToRgb, &'a [u8], &'a [i16], &'a mut [u8]);
+
+impl RowLoop for Rgb<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Rgb(to, luma, terms, out) = self;
+        for ((luma, term), out) in luma.iter().zip(terms).zip(out) {
+            let luma = upper(u16::from(*luma) << 8, to.luma) as i16 - to.offset;
+            *out = (luma.saturating_add(*term) >> RGB_BITS).clamp(0, 255) as u8;
+        }
     }
 }
 
-#[inline(always)]
-fn gray_body((to, luma, gray): (ToRgb, &[u8], &mut [u8])) {
-    for (luma, gray) in luma.iter().zip(gray) {
-        let luma = upper(u16::from(*luma) << 8, to.luma) as i16 - to.offset;
-        *gray = (luma >> RGB_BITS).clamp(0, 255) as u8;
+struct Gray<'a>(ToRgb, &'a [u8], &'a mut [u8]);
+
+impl RowLoop for Gray<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Gray(to, luma, gray) = self;
+        for (luma, gray) in luma.iter().zip(gray) {
+            let luma = upper(u16::from(*luma) << 8, to.luma) as i16 - to.offset;
+            *gray = (luma >> RGB_BITS).clamp(0, 255) as u8;
+        }
     }
 }
 
-#[inline(always)]
-fn luma_body((from, [r, g, b], luma): (FromRgb, [&[u8]; 3], &mut [u8])) {
-    for (((r, g), b), luma) in r.iter().zip(g).zip(b).zip(luma) {
-        let [r, g, b] = [*r, *g, *b].map(|byte| u16::from(byte) << 8);
-        let sum = upper(r, from.luma[0]) + upper(g, from.luma[1]) + upper(b, from.luma[2]);
-        *luma = ((sum + from.luma_offset) >> 8) as u8;
+struct Luma<'a>(FromRgb, [&'a [u8]; 3], &'a mut [u8]);
+
+impl RowLoop for Luma<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Luma(from, [r, g, b], luma) = self;
+        for (((r, g), b), luma) in r.iter().zip(g).zip(b).zip(luma) {
+            let [r, g, b] = [*r, *g, *b].map(|byte| u16::from(byte) << 8);
+            let sum = upper(r, from.luma[0]) + upper(g, from.luma[1]) + upper(b, from.luma[2]);
+            *luma = ((sum + from.luma_offset) >> 8) as u8;
+        }
     }
 }
 
-#[inline(always)]
-fn luma_of_gray_body((from, gray, luma): (FromRgb, &[u8], &mut [u8])) {
-    let weight = from.luma.iter().map(|&weight| u32::from(weight)).sum::<u32>();
-    for (gray, luma) in gray.iter().zip(luma) {
-        *luma = ((((u32::from(*gray) * weight) >> 8) + u32::from(from.luma_offset)) >> 8) as u8;
+struct LumaOfGray<'a>(FromRgb, &'a [u8], &'a mut [u8]);
+
+impl RowLoop for LumaOfGray<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let LumaOfGray(from, gray, luma) = self;
+        let weight = from.luma.iter().map(|&weight| u32::from(weight)).sum::<u32>();
+        for (gray, luma) in gray.iter().zip(luma) {
+            *luma = ((((u32::from(*gray) * weight) >> 8) + u32::from(from.luma_offset)) >> 8) as u8;
+        }
     }
 }
 
-type ChromaArguments<'a> = (FromRgb, [&'a [u8]; 3], [&'a [u8]; 3], &'a mut [u8], &'a mut [u8]);
+struct Chroma<'a>(FromRgb, [&'a [u8]; 3], [&'a [u8]; 3], &'a mut [u8], &'a mut [u8]);
 
-#[inline(always)]
-fn chroma_body((from, upper_row, lower_row, blue, red): ChromaArguments<'_>) {
-    let count = blue.len();
-    let pairs = |row: &'_ [u8]| -> usize { row.len() / 2 };
-    let count = upper_row
-        .iter()
-        .chain(&lower_row)
-        .map(|row| pairs(row))
-        .fold(count.min(red.len()), usize::min);
-    let (blue, red) = (&mut blue[..count], &mut red[..count]);
-    let [r0, g0, b0] = upper_row.map(|row| &row.as_chunks::<2>().0[..count]);
-    let [r1, g1, b1] = lower_row.map(|row| &row.as_chunks::<2>().0[..count]);
-    // Of four bytes, with 6 bits above: 8 fraction bits of their mean.
-    let mean = |a: [u8; 2], b: [u8; 2]| (u16::from(a[0]) + u16::from(a[1]) + u16::from(b[0]) + u16::from(b[1])) << 6;
-    // 128 and the half that rounds. Full range reaches 255.5, whose rounding would leave 16 bits: it saturates.
-    let chroma = |own: u16, others: [u16; 2], weights: [u16; 3]| {
-        let rest = (128 << 8) + 128 - upper(others[0], weights[1]) - upper(others[1], weights[2]);
-        (rest.saturating_add(upper(own, weights[0])) >> 8) as u8
-    };
-    for i in 0..count {
-        let (r, g, b) = (mean(r0[i], r1[i]), mean(g0[i], g1[i]), mean(b0[i], b1[i]));
-        blue[i] = chroma(b, [r, g], from.blue);
-        red[i] = chroma(r, [b, g], from.red);
+impl RowLoop for Chroma<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Chroma(from, upper_row, lower_row, blue, red) = self;
+        let count = blue.len();
+        let pairs = |row: &'_ [u8]| -> usize { row.len() / 2 };
+        let count = upper_row
+            .iter()
+            .chain(&lower_row)
+            .map(|row| pairs(row))
+            .fold(count.min(red.len()), usize::min);
+        let (blue, red) = (&mut blue[..count], &mut red[..count]);
+        let [r0, g0, b0] = upper_row.map(|row| &row.as_chunks::<2>().0[..count]);
+        let [r1, g1, b1] = lower_row.map(|row| &row.as_chunks::<2>().0[..count]);
+        // Of four bytes, with 6 bits above: 8 fraction bits of their mean.
+        let mean =
+            |a: [u8; 2], b: [u8; 2]| (u16::from(a[0]) + u16::from(a[1]) + u16::from(b[0]) + u16::from(b[1])) << 6;
+        // 128 and the half that rounds. Full range reaches 255.5, whose rounding would leave 16 bits: it saturates.
+        let chroma = |own: u16, others: [u16; 2], weights: [u16; 3]| {
+            let rest = (128 << 8) + 128 - upper(others[0], weights[1]) - upper(others[1], weights[2]);
+            (rest.saturating_add(upper(own, weights[0])) >> 8) as u8
+        };
+        for i in 0..count {
+            let (r, g, b) = (mean(r0[i], r1[i]), mean(g0[i], g1[i]), mean(b0[i], b1[i]));
+            blue[i] = chroma(b, [r, g], from.blue);
+            red[i] = chroma(r, [b, g], from.red);
+        }
     }
 }
