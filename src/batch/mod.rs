@@ -15,6 +15,7 @@
 //! Times are the caller's monotonic clock (`now`), except deadlines and gaps, which are running times; the two are
 //! never compared with each other. Nothing is allocated once the queues have grown to their working size.
 
+pub mod latency;
 mod policy;
 mod stats;
 mod verdict;

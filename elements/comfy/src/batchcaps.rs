@@ -6,7 +6,6 @@
 //! of frames.
 
 use comfy_core::tensor::PixelFormat;
-use gst::prelude::*;
 
 /// Name of batch caps.
 pub const BATCH: &str = "video/x-comfy-batch";

@@ -7,20 +7,20 @@ const NAME: &str = "comfy-burst";
 
 /// The announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Burst {
+pub(crate) struct Burst {
     /// Frames collected before the first leaves; 0 or 1: none.
-    pub frames: usize,
+    pub(crate) frames: usize,
 }
 
 impl Burst {
     /// As a sticky event, so that a batcher linked later hears of it too.
-    pub fn event(self) -> gst::Event {
+    pub(crate) fn event(self) -> gst::Event {
         let structure = gst::Structure::builder(NAME).field("frames", self.frames as u32).build();
         gst::event::CustomDownstreamSticky::new(structure)
     }
 
     /// From an event, when it is one.
-    pub fn parse(event: &gst::EventRef) -> Option<Self> {
+    pub(crate) fn parse(event: &gst::EventRef) -> Option<Self> {
         let structure = event.structure().filter(|s| s.name() == NAME)?;
         Some(Self { frames: structure.get::<u32>("frames").ok()? as usize })
     }

@@ -5,7 +5,7 @@ use comfy_core::engine;
 use gst::{ErrorMessage, error_msg};
 
 /// Where an engine's error belongs.
-pub fn message(error: &engine::Error) -> ErrorMessage {
+pub(crate) fn message(error: &engine::Error) -> ErrorMessage {
     use engine::Error::*;
     match error {
         NotFound { .. } => error_msg!(gst::ResourceError::NotFound, ["{error}"]),

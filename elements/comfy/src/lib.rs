@@ -26,13 +26,19 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     comfyunbatch::register(plugin)
 }
 
-gst::plugin_define!(
-    comfy,
-    env!("CARGO_PKG_DESCRIPTION"),
-    plugin_init,
-    env!("CARGO_PKG_VERSION"),
-    "MPL-2.0",
-    env!("CARGO_PKG_NAME"),
-    "gst-comfy",
-    "https://github.com/gst-comfy/gst-comfy"
-);
+#[allow(missing_docs, reason = "what the macro makes has no documentation")]
+mod plugin {
+    use super::plugin_init;
+
+    gst::plugin_define!(
+        comfy,
+        env!("CARGO_PKG_DESCRIPTION"),
+        plugin_init,
+        env!("CARGO_PKG_VERSION"),
+        "MPL-2.0",
+        env!("CARGO_PKG_NAME"),
+        "gst-comfy",
+        "https://github.com/gst-comfy/gst-comfy"
+    );
+}
+pub use plugin::plugin_register_static;

@@ -12,7 +12,7 @@ const RESET: &str = "reset-time";
 
 /// A word about a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
+pub(crate) enum Word {
     /// Its pad was released; nothing of it follows.
     Left,
     /// Drop what is queued of it and whatever still comes, up to `Flushed`.
@@ -25,23 +25,23 @@ pub enum Word {
 }
 
 /// In order: the stream's pad was released.
-pub fn left(stream: u32) -> gst::Event {
+pub(crate) fn left(stream: u32) -> gst::Event {
     gst::event::CustomDownstream::new(gst::Structure::builder(LEFT).field(STREAM, stream).build())
 }
 
 /// Out of band: everything of this stream that is on its way is void.
-pub fn flushing(stream: u32) -> gst::Event {
+pub(crate) fn flushing(stream: u32) -> gst::Event {
     gst::event::CustomDownstreamOob::new(gst::Structure::builder(FLUSHING).field(STREAM, stream).build())
 }
 
 /// In order: the end of a stream's flush.
-pub fn flushed(stream: u32, reset_time: bool) -> gst::Event {
+pub(crate) fn flushed(stream: u32, reset_time: bool) -> gst::Event {
     let structure = gst::Structure::builder(FLUSHED).field(STREAM, stream).field(RESET, reset_time).build();
     gst::event::CustomDownstream::new(structure)
 }
 
 /// Reads a word about a stream.
-pub fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
+pub(crate) fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
     let structure = event.structure()?;
     let word = match structure.name().as_str() {
         LEFT => Word::Left,
@@ -53,13 +53,13 @@ pub fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
 }
 
 /// Marks an upstream event as meant for one stream.
-pub fn address(mut event: gst::Event, stream: u32) -> gst::Event {
+pub(crate) fn address(mut event: gst::Event, stream: u32) -> gst::Event {
     event.make_mut().structure_mut().set(STREAM, stream);
     event
 }
 
 /// The stream an upstream event is meant for.
-pub fn addressee(event: &gst::EventRef) -> Option<u32> {
+pub(crate) fn addressee(event: &gst::EventRef) -> Option<u32> {
     match event.type_() {
         gst::EventType::CustomDownstream | gst::EventType::CustomDownstreamOob => None,
         _ => event.structure()?.get(STREAM).ok(),

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 glib::wrapper! {

@@ -1,10 +1,10 @@
 //! GStreamer's video descriptions as the core's.
 
 use comfy_core::tensor::{ColorRange, Image, ImageMut, ImageSpec, Matrix, PixelFormat, Plane, PlaneMut};
-use gst_video::prelude::*;
+use gst_video::VideoFrameExt;
 
 /// GStreamer's name of a format.
-pub fn format_name(format: PixelFormat) -> &'static str {
+pub(crate) fn format_name(format: PixelFormat) -> &'static str {
     match format {
         PixelFormat::Rgb => "RGB",
         PixelFormat::Bgr => "BGR",
@@ -23,7 +23,7 @@ fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
 }
 
 /// What a frame's bytes mean. None when the format is not one that is converted.
-pub fn image_spec(info: &gst_video::VideoInfo) -> Option<ImageSpec> {
+pub(crate) fn image_spec(info: &gst_video::VideoInfo) -> Option<ImageSpec> {
     let colorimetry = info.colorimetry();
     Some(ImageSpec {
         format: pixel_format(info.format())?,
@@ -44,7 +44,7 @@ pub fn image_spec(info: &gst_video::VideoInfo) -> Option<ImageSpec> {
 }
 
 /// A mapped frame to read. Strides come from the frame's own video meta, never from its width.
-pub fn image<'a>(frame: &'a gst_video::VideoFrameRef<&'a gst::BufferRef>) -> Image<'a> {
+pub(crate) fn image<'a>(frame: &'a gst_video::VideoFrameRef<&'a gst::BufferRef>) -> Image<'a> {
     let mut image = Image::default();
     let data = frame.planes_data();
     for (plane, target) in image.planes.iter_mut().enumerate().take(frame.n_planes() as usize) {
@@ -54,7 +54,7 @@ pub fn image<'a>(frame: &'a gst_video::VideoFrameRef<&'a gst::BufferRef>) -> Ima
 }
 
 /// A mapped frame to write.
-pub fn image_mut<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::BufferRef>) -> ImageMut<'a> {
+pub(crate) fn image_mut<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::BufferRef>) -> ImageMut<'a> {
     let mut strides = [0; 4];
     for (stride, plane) in strides.iter_mut().zip(frame.plane_stride()) {
         *stride = (*plane).max(0) as usize;
@@ -66,5 +66,17 @@ pub fn image_mut<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::BufferRef
             PlaneMut { data: b, stride: strides[1] },
             PlaneMut { data: c, stride: strides[2] },
         ],
+    }
+}
+
+/// Duration of one frame at a rate above zero.
+pub(crate) fn frame_duration(rate: gst::Fraction) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(1_000_000_000 * rate.denom().max(0) as u64 / rate.numer().max(1) as u64)
+}
+
+/// Passes on what downstream said about metas: the one that matters to frames is the video meta.
+pub(crate) fn copy_allocation_metas(from: &gst::query::Allocation, to: &mut gst::query::Allocation) {
+    if from.find_allocation_meta::<gst_video::VideoMeta>().is_some() {
+        to.add_allocation_meta::<gst_video::VideoMeta>(None);
     }
 }

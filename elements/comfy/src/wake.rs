@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A monotonic time line across a change of clock.
 #[derive(Debug, Default)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     clock: Option<gst::Clock>,
     /// Subtracted from the clock's time.
     offset: i128,
@@ -21,18 +21,18 @@ impl Timeline {
     fn raw(&self) -> i128 {
         let time = match &self.clock {
             Some(clock) => clock.time(),
-            None => gst::util_get_timestamp(),
+            None => gst::get_timestamp(),
         };
         i128::from(time.nseconds())
     }
 
     /// The time now.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         Duration::from_nanos((self.raw() - self.offset).max(0) as u64)
     }
 
     /// Goes on with another clock, from the time it is now.
-    pub fn set_clock(&mut self, clock: Option<&gst::Clock>) {
+    pub(crate) fn set_clock(&mut self, clock: Option<&gst::Clock>) {
         if self.clock.as_ref() == clock {
             return;
         }
@@ -42,7 +42,7 @@ impl Timeline {
     }
 
     /// A time of the element's clock on this timeline; None without a clock.
-    pub fn at(&self, time: gst::ClockTime) -> Option<Duration> {
+    pub(crate) fn at(&self, time: gst::ClockTime) -> Option<Duration> {
         self.clock.as_ref()?;
         Some(Duration::from_nanos((i128::from(time.nseconds()) - self.offset).max(0) as u64))
     }
@@ -56,14 +56,14 @@ impl Timeline {
 
 /// Something that a thread waits for.
 #[derive(Debug, Default)]
-pub struct Waker {
+pub(crate) struct Waker {
     changed: Condvar,
     timer: Mutex<Option<gst::SingleShotClockId>>,
 }
 
 impl Waker {
     /// Ends a wait. Call it with the state locked, after changing it.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.changed.notify_all();
         if let Some(timer) = self.timer.lock().as_ref() {
             timer.unschedule();
@@ -71,12 +71,12 @@ impl Waker {
     }
 
     /// Waits until woken. The caller looks at the state again and decides.
-    pub fn wait<S>(&self, state: &mut MutexGuard<'_, S>) {
+    pub(crate) fn wait<S>(&self, state: &mut MutexGuard<'_, S>) {
         self.changed.wait(state);
     }
 
     /// Waits until woken or until `deadline` on the timeline that `timeline` finds in the state.
-    pub fn wait_until<S>(&self, state: &mut MutexGuard<'_, S>, timeline: impl Fn(&S) -> &Timeline, deadline: Duration) {
+    pub(crate) fn wait_until<S>(&self, state: &mut MutexGuard<'_, S>, timeline: impl Fn(&S) -> &Timeline, deadline: Duration) {
         match timeline(state).deadline(deadline) {
             Some(timer) => {
                 // Set while the state is locked: whoever changes the state afterwards finds it.

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use comfy_core::batch::{Cut, Offer, Reason};
+use comfy_core::batch::{Cut, Mark, Offer, Reason};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use crate::batchmeta::ComfyBatchMeta;
 use crate::burst::Burst;
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
+use crate::video;
 use crate::wake::Waker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -398,12 +399,12 @@ impl ComfyBatch {
             }
             let now = state.timeline.now();
             match state.batcher.mark(now, stream, event, cut) {
-                Offer::Queued => break,
-                Offer::Full(back) => {
+                Mark::Queued => break,
+                Mark::Full(back) => {
                     event = back;
                     self.removed.wait(&mut state);
                 }
-                Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
+                Mark::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
         }
         // The src task may wait for no reason but this one: at EOS there is nothing to pump.
@@ -484,9 +485,7 @@ impl ComfyBatch {
         if !self.srcpad.peer_query(&mut inner) {
             return false;
         }
-        for (api, params) in inner.allocation_metas_owned() {
-            query.add_allocation_meta(api, params.as_deref());
-        }
+        video::copy_allocation_metas(&inner, query);
         for (pool, bytes, min, max) in inner.allocation_pools() {
             // Besides what downstream holds, one batch is being formed here.
             let min = min + size as u32;
@@ -501,8 +500,7 @@ impl ComfyBatch {
         if state.flow.is_err() {
             return state.flow == Err(gst::FlowError::Eos);
         }
-        let now = state.timeline.now();
-        state.batcher.drain(now);
+        state.batcher.drain();
         state.pump();
         self.added.wake();
         while state.flow.is_ok() && !state.is_idle() {

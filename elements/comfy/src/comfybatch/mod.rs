@@ -21,7 +21,6 @@
 use gst::prelude::*;
 
 mod imp;
-mod latency;
 mod state;
 
 glib::wrapper! {

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use comfy_core::batch::latency::Waits;
 use comfy_core::batch::{Batcher, Entry, Next, Reason, Settings as BatchSettings};
 
 use super::imp::Settings;
-use super::latency::Waits;
 use super::Policy;
 use crate::batchcaps::{self, MAX_BATCH};
 use crate::batchmeta::{Batch, Between, Frame, Spares};
 use crate::burst::Burst;
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
+use crate::video;
 use crate::wake::Timeline;
 
 /// Batches that may wait for the src task: one to push while the next is taken.
@@ -314,7 +315,7 @@ impl State {
     pub(super) fn leave(&mut self, stream: u32) {
         if self.streams.remove(&stream).is_some() {
             let now = self.timeline.now();
-            self.batcher.leave(now, stream, Some(stream::left(stream)));
+            let _ = self.batcher.leave(now, stream, Some(stream::left(stream)));
             self.apply();
             self.pump();
         }
@@ -372,7 +373,7 @@ impl State {
         let known = self.groups.iter().find(|(_, known)| known.is_strictly_equal(&caps)).map(|(group, _)| *group);
         let group = known.unwrap_or(self.next_group);
         let rate = caps.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok()).filter(|r| r.numer() > 0);
-        let frame = rate.map(|r| Duration::from_nanos(1_000_000_000 * r.denom() as u64 / r.numer() as u64));
+        let frame = rate.map(|r| video::frame_duration(r).into());
         if let Some(stream) = self.streams.get_mut(&number) {
             stream.group = group;
             stream.caps = Some(caps.clone());

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Leaky;
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
+use crate::video;
 use crate::wake::{Timeline, Waker};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -416,9 +417,7 @@ impl ComfyFlightBuffer {
             }
             EventView::Caps(caps) => {
                 let rate = caps.caps().structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-                let duration = rate.filter(|r| r.numer() > 0).map(|r| {
-                    Duration::from_nanos(1_000_000_000 * r.denom() as u64 / r.numer() as u64)
-                });
+                let duration = rate.filter(|r| r.numer() > 0).map(|rate| video::frame_duration(rate).into());
                 state.buffer.set_frame_duration(duration);
                 relatency = self.learnt_frame_duration(&mut state);
             }

@@ -3,7 +3,7 @@
 // `worker.rs` runs the model, the src task turns tensors into frames (`output.rs`) and pushes.
 
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use comfy_core::engine::{self, BatchSizes, OpenRequest};
 use comfy_core::tensor::IntoTensor;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_video::prelude::*;
 use parking_lot::Mutex;
 
 use super::negotiate::{Refused, negotiate};
@@ -510,7 +509,8 @@ impl ComfyInfer {
             // The output's size is the model's, so downstream's says nothing about the input's.
             let mut formats = peer;
             for structure in formats.make_mut().iter_mut() {
-                structure.retain_fields(|name| name.as_str() == "format");
+                let others: Vec<String> = structure.fields().map(|f| f.to_string()).filter(|f| f != "format").collect();
+                structure.remove_fields(others.iter().map(String::as_str));
             }
             let template = batchcaps::infer_template();
             let first = template.intersect_with_mode(&formats, gst::CapsIntersectMode::First);
@@ -703,7 +703,7 @@ impl ComfyInfer {
                 let QueryViewMut::Latency(query) = query.view_mut() else { return false };
                 let (live, min, max) = query.result();
                 let in_flight = u64::from(self.settings.lock().in_flight);
-                let mut state = self.state.lock();
+                let state = self.state.lock();
                 let own_min = gst::ClockTime::try_from(state.turnaround.answer()).unwrap_or_default();
                 let capacity = state.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
                 let own_max = state.frame.map_or(gst::ClockTime::ZERO, |frame| frame * (capacity * in_flight));

@@ -2,7 +2,6 @@
 
 use comfy_core::tensor::{FromTensor, PixelFormat};
 use gst::prelude::*;
-use gst_video::prelude::*;
 
 use super::output::Outside;
 use super::restore::Scale;
@@ -35,7 +34,8 @@ pub(super) fn negotiate(srcpad: &gst::Pad, prepared: &Prepared, in_flight: usize
     }
     let allowed = srcpad.peer_query_caps(Some(&filter));
     let chosen = wanted.into_iter().find_map(|info| {
-        let caps = batchcaps::of_frames(&info.to_caps().ok()?, Some(prepared.capacity));
+        let frames = info.to_caps().ok()?;
+        let caps = batchcaps::of_frames(&frames, Some(prepared.capacity));
         caps.can_intersect(&allowed).then_some((info, caps))
     });
     let Some((output, caps)) = chosen else {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use comfy_core::engine::Lane;
 use comfy_core::tensor::FromTensor;
 use gst::prelude::*;
-use gst_video::prelude::*;
 
 use super::OnError;
 use super::restore::{Scale, restore};

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use comfy_core::engine::{self, Backend, Engine, LaneRequest, OpenRequest, Progress};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_video::prelude::*;
 use parking_lot::MutexGuard;
 
 use super::imp::{CAT, ComfyInfer, Settings};
 use super::state::{Done, Prepared, State, Work};
-use crate::batchcaps;
+use crate::{batchcaps, video};
 
 impl ComfyInfer {
     /// The thread's life, until the epoch is over.
@@ -78,7 +77,7 @@ impl ComfyInfer {
     }
 
     /// Opens the model unless it is open already. None: the thread is to end.
-    fn load(&self, mut state: MutexGuard<'_, State>, epoch: u64, settings: &Settings) -> Option<()> {
+    fn load<'a>(&'a self, mut state: MutexGuard<'a, State>, epoch: u64, settings: &Settings) -> Option<()> {
         let request = settings.request();
         if state.loaded.as_ref().is_some_and(|(known, name, _)| *known == request && *name == settings.shared) {
             self.room.wake();
@@ -126,9 +125,9 @@ impl ComfyInfer {
     }
 
     /// Makes the lanes for new caps.
-    fn prepare(
-        &self,
-        mut state: MutexGuard<'_, State>,
+    fn prepare<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
         epoch: u64,
         settings: &Settings,
         caps: gst::Caps,
@@ -207,9 +206,7 @@ impl ComfyInfer {
             }
         }
         let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-        state.frame = rate.filter(|r| r.numer() > 0).and_then(|r| {
-            gst::ClockTime::SECOND.mul_div_floor(r.denom() as u64, r.numer() as u64)
-        });
+        state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
         state.caps_ready += 1;
         let (number, generation) = (state.caps_ready, state.generation);
         let prepared = Arc::new(Prepared { number, generation, engine, caps, capacity, tensors });
@@ -290,7 +287,7 @@ fn open(
 
 /// Monotonic nanoseconds, for measuring.
 pub(super) fn now() -> u64 {
-    gst::util_get_timestamp().nseconds()
+    gst::get_timestamp().nseconds()
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

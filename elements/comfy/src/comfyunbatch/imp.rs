@@ -13,6 +13,7 @@ use crate::batchcaps;
 use crate::batchmeta::{Batch, ComfyBatchMeta};
 use crate::stream::{self, Word};
 use crate::streampad::ComfyStreamPad;
+use crate::video;
 use crate::wake::Waker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -419,9 +420,7 @@ impl ComfyUnbatch {
                 if !pad.peer_query(&mut inner) {
                     return false;
                 }
-                for (api, params) in inner.allocation_metas_owned() {
-                    query.add_allocation_meta(api, params.as_deref());
-                }
+                video::copy_allocation_metas(&inner, query);
                 for (allocator, params) in inner.allocation_params() {
                     query.add_allocation_param(allocator.as_ref(), params);
                 }

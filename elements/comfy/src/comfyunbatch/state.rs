@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Pacing;
 use crate::batchcaps;
 use crate::streampad::ComfyStreamPad;
+use crate::video;
 use crate::wake::{Timeline, Waker};
 
 /// What a src pad's task pushes.
@@ -120,7 +121,7 @@ impl State {
         let size = batchcaps::capacity(batch).unwrap_or(1);
         self.bound = 2 * size;
         let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok()).filter(|r| r.numer() > 0);
-        self.frame = rate.and_then(|r| gst::ClockTime::SECOND.mul_div_floor(r.denom() as u64, r.numer() as u64));
+        self.frame = rate.map(video::frame_duration);
         if self.caps.as_ref().is_none_or(|caps| !caps.is_strictly_equal(&frames)) {
             self.caps = Some(frames);
             self.caps_number += 1;

@@ -1,27 +1,27 @@
-//! What comfybatch answers to LATENCY. Plain arithmetic, apart from pads.
+//! How long a frame waits for its batch: the arithmetic behind a LATENCY answer.
 
 use std::time::Duration;
 
 /// What is known about the inputs and settings.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Waits {
+pub struct Waits {
     /// Frames per batch.
-    pub(super) size: usize,
+    pub size: usize,
     /// Frame duration, of the slowest input when there are several; None: not known yet.
-    pub(super) frame: Option<Duration>,
+    pub frame: Option<Duration>,
     /// Inputs that fill one batch together.
-    pub(super) streams: usize,
+    pub streams: usize,
     /// Longest wait of a batch's first frame; None: no limit.
-    pub(super) timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// Frames that a flight buffer upstream collects before the first leaves.
-    pub(super) burst: usize,
+    pub burst: usize,
     /// A batch was already cut by its timeout, so waits as long as that do happen.
-    pub(super) timed_out: bool,
+    pub timed_out: bool,
 }
 
 impl Waits {
     /// Longest wait of a frame here (min), and how much is stored without blocking (max).
-    pub(super) fn latency(&self) -> (Duration, Duration) {
+    pub fn latency(&self) -> (Duration, Duration) {
         let frame = self.frame.unwrap_or_default();
         let size = self.size as u32;
         // With several inputs at one rate, a batch fills that many times faster.
@@ -37,7 +37,7 @@ impl Waits {
     }
 
     /// The timeout of a live batcher that was not told one: the time that a batch needs, and half a frame for jitter.
-    pub(super) fn automatic_timeout(&self) -> Option<Duration> {
+    pub fn automatic_timeout(&self) -> Option<Duration> {
         self.frame.map(|frame| frame * self.size.saturating_sub(1) as u32 + frame / 2)
     }
 }
