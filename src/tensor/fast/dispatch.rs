@@ -1,8 +1,9 @@
 //! The one place that asks which instructions the processor has.
 //!
 //! The build's target has SSE2 only, which cannot shuffle bytes: with AVX2, taking RGB apart takes an eighth of the
-//! time, and arithmetic less than half. The loops are plain Rust, compiled twice. Only half precision is written in
-//! the processor's own terms, as no stable type of Rust stands for it.
+//! time, and arithmetic less than half. AVX-512 narrows numbers to bytes in one instruction, which makes the way back
+//! to a frame almost twice as fast again. The loops are plain Rust, compiled three times. Only half precision is
+//! written in the processor's own terms, as no stable type of Rust stands for it.
 #![allow(unsafe_code)]
 
 use half::slice::HalfFloatSliceExt;
@@ -23,6 +24,16 @@ pub(super) trait RowLoop {
 /// Runs a loop with the best instructions that the processor has.
 #[inline]
 pub(super) fn dispatch<L: RowLoop>(row: L) -> L::Output {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+    {
+        // SAFETY: the function's only requirements are these five, which the processor has just been found to have.
+        return unsafe { x86::with_avx512(row) };
+    }
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the function's only requirement is AVX2, which the processor has just been found to have.
@@ -65,6 +76,11 @@ mod x86 {
 
     #[target_feature(enable = "avx2")]
     pub(super) fn with_avx2<L: RowLoop>(row: L) -> L::Output {
+        row.run()
+    }
+
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn with_avx512<L: RowLoop>(row: L) -> L::Output {
         row.run()
     }
 

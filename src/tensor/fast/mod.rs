@@ -1,7 +1,8 @@
 //! The conversion between frames and image tensors at frame rate.
 //!
-//! What a conversion means is said in [`super::convert`], with which these agree: exactly where only bytes and numbers
-//! are exchanged, within 1 of 255 where luma and chroma are computed or the picture is resized.
+//! What a conversion means is said in [`super::convert`], with which these agree: exactly where bytes are only moved
+//! and scaled into numbers, within 1 of 255 where numbers become bytes, luma or chroma is computed, or the picture is
+//! resized, and within 2 where luma and chroma are computed first and resized then.
 //!
 //! A frame is gone through once, a row at a time: a row is taken apart into channels of bytes, and these become the
 //! tensor's numbers, or the other way round. The row between is in the first-level cache, and every loop works on whole

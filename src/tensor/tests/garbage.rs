@@ -85,7 +85,11 @@ proptest! {
         let got = IntoTensor::new(frame.spec, tensor).and_then(|mut convert| convert.run(&frame.image(), fast.get_mut()));
         prop_assert_eq!(format!("{expected:?}"), format!("{got:?}"));
         if got.is_ok() {
-            prop_assert!(tensor_difference(&tensor, &slow, &fast) <= 1.13);
+            // One for each of the two steps that may round to the neighbour: luma or RGB, then the mean of the filter.
+            // And the step of f16 near 2.55, which is 0.195 bytes at a scale of 0.01.
+            let resized = (frame.spec.width, frame.spec.height) != (tensor.width, tensor.height);
+            let tolerance = if resized { 2.2 } else { 1.2 };
+            prop_assert!(tensor_difference(&tensor, &slow, &fast) <= tolerance);
         }
 
         let (mut slow, mut fast) = (frame.clone(), frame.clone());
