@@ -125,7 +125,7 @@ pictures() {
   file=$(wheel scripts/pictures.txt manylinux_2_28_x86_64)
   rm -rf "$work/pictures"
   mkdir -p "$work/pictures"
-  for name in astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png; do
+  for name in astronaut.png chelsea.png coffee.png rocket.jpg; do
     unzip -q -o -j "$file" "skimage/data/$name" -d "$work/pictures"
   done
   unzip -q -o -j "$file" '*.dist-info/LICENSE.txt' -d "$work/pictures"
