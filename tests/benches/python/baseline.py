@@ -51,7 +51,9 @@ class Plain:
     def back(self, tensor):
         if self.bytes_last:
             return tensor
-        return np.clip(np.rint(tensor.transpose(0, 2, 3, 1) * 255.0), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.rint(tensor.transpose(0, 2, 3, 1) * 255.0), 0, 255).astype(np.uint8)
+        # Until here only the strides are those of frames; encoders and screens want the bytes in that order too.
+        return np.ascontiguousarray(pixels)
 
 
 class Tuned:
@@ -70,6 +72,7 @@ class Tuned:
         self.made = np.empty_like(made)
         if not bytes_last:
             self.scaled = np.empty_like(made)
+            self.planes = np.empty(made.shape, np.uint8)
             self.pixels = np.empty((made.shape[0], *made.shape[2:], made.shape[1]), np.uint8)
         self.binding = session.io_binding()
         for bind, name, array in (
@@ -96,12 +99,16 @@ class Tuned:
         np.multiply(tensor, np.float32(255), out=self.scaled)
         np.rint(self.scaled, out=self.scaled)
         np.clip(self.scaled, 0, 255, out=self.scaled)
-        np.copyto(self.pixels, self.scaled.transpose(0, 2, 3, 1), casting="unsafe")
+        np.copyto(self.planes, self.scaled, casting="unsafe")
+        # Bytes, channel by channel: half the time of one transposed copy from f32.
+        for channel in range(3):
+            self.pixels[..., channel] = self.planes[:, channel]
         return self.pixels
 
 
 def one_pass(path, frames, batch, count):
     """Runs `count` frames, whole batches only; the figures of that pass."""
+    # The checksum shows that both styles, and every pass, made the same pixels.
     split = dict(convert=0.0, infer=0.0, back=0.0)
     done, checksum = 0, 0
     cpu, begin = time.process_time(), time.perf_counter()
