@@ -39,7 +39,7 @@ build: setup ## the plugin and comfystream, optimised, in target/release
 
 $(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
 	@scripts/setup.sh packages python pictures
-	@$(PYTHON) scripts/make_clip.py --out $@
+	@"$(PYTHON)" scripts/make_clip.py --out $@
 
 clip: $(CLIP) ## the demo clip, .work/media/demo.mp4
 

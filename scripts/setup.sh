@@ -29,8 +29,10 @@ packages() {
       "libav), pkg-config, a C linker, Python 3.11 or newer with venv, unzip and ffmpeg in your system's way" \
       "(scripts/packages.txt says what each is for), then run again with COMFY_SKIP_APT=1."
   fi
+  # dpkg-query's own status says no more than that some name is unknown to it, which is what we are asking.
   # shellcheck disable=SC2086 # one word per package is meant
-  installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $wanted 2>/dev/null | sed -n 's/ installed$//p' | sort -u)
+  installed=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' $wanted 2>/dev/null || true; } |
+    sed -n 's/ installed$//p' | sort -u)
   missing=$(comm -23 <(printf '%s\n' "$wanted") <(printf '%s\n' "$installed") | xargs)
   [ -z "$missing" ] && return
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
