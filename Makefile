@@ -1,0 +1,80 @@
+# One door for people: `make` alone lists the targets. What a step does is in scripts/ or in cargo.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := bash
+
+WORK := $(CURDIR)/.work
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+RELEASE := $(abspath $(CARGO_TARGET_DIR))/release
+PYTHON := $(WORK)/venv/bin/python
+ORT_VERSION := $(shell sed -n 's/^onnxruntime==\([0-9.]*\).*/\1/p' scripts/onnxruntime.txt)
+ORT_DYLIB_PATH ?= $(WORK)/onnxruntime/libonnxruntime.so.$(ORT_VERSION)
+CLIP := .work/media/demo.mp4
+
+INPUT ?= $(CLIP)
+MODEL ?= models/cartoon.onnx
+BATCH ?= 4
+SEQUENCES ?= 10000
+
+PREFIX ?= /usr/local
+# GStreamer's own plugin folder where the prefix is GStreamer's, else the same place below the prefix given.
+PLUGINSDIR ?= $(shell test "$$(pkg-config --variable=prefix gstreamer-1.0)" = "$(PREFIX)" \
+	&& pkg-config --variable=pluginsdir gstreamer-1.0 || echo "$(PREFIX)/lib/gstreamer-1.0")
+# The plugin looks for ONNX Runtime in ../comfy beside its own folder.
+RUNTIMEDIR = $(abspath $(PLUGINSDIR)/../comfy)
+DATADIR = $(PREFIX)/share/gst-comfy
+
+export CARGO_TARGET_DIR ORT_DYLIB_PATH
+
+.PHONY: help setup build clip demo test model-test bench doc env install clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
+
+setup: ## fetch what is missing: Debian packages, ONNX Runtime
+	@scripts/setup.sh
+
+build: setup ## the plugin and comfystream, optimised, in target/release
+	cargo build --release --workspace --locked
+
+$(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
+	@scripts/setup.sh packages python pictures
+	@"$(PYTHON)" scripts/make_clip.py --out $@
+
+clip: $(CLIP) ## the demo clip, .work/media/demo.mp4
+
+demo: build $(filter $(CLIP),$(INPUT)) ## a video through a model, result in out/: INPUT=clip.mp4 MODEL=models/cartoon.onnx BATCH=4
+	GST_PLUGIN_PATH="$(RELEASE)$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" \
+		"$(RELEASE)/comfystream" demo --input "$(INPUT)" --model "$(MODEL)" --batch "$(BATCH)" --out out
+
+test: setup ## everything that has to pass before a change goes in
+	@scripts/test.sh
+
+model-test: setup ## the policies against their models, longer than `make test`: SEQUENCES=10000
+	PROPTEST_CASES="$(SEQUENCES)" COMFY_SEQUENCES="$(SEQUENCES)" cargo test --release --workspace --locked model
+
+bench: build $(CLIP) ## measurements, in out/bench
+	@scripts/setup.sh python
+	@scripts/bench.sh
+
+doc: setup ## the crates' documentation, in target/doc
+	cargo doc --workspace --no-deps --locked
+
+env: ## settings for a shell: eval "$(make -s env)"
+	@echo "export GST_PLUGIN_PATH='$(RELEASE)'\"\$${GST_PLUGIN_PATH:+:\$$GST_PLUGIN_PATH}\""
+	@echo "export ORT_DYLIB_PATH='$(ORT_DYLIB_PATH)'"
+	@echo "export PATH='$(RELEASE)':\"\$$PATH\""
+
+# Builds nothing itself when run by root after `make build`, because cargo may be the user's alone.
+install: ## what `make build` made, to PREFIX=/usr/local (DESTDIR, PLUGINSDIR)
+	@test -e "$(RELEASE)/libgstcomfy.so" -a -e "$(RELEASE)/comfystream" || { echo "nothing to install: run 'make build' first" >&2; exit 2; }
+	install -D -m 755 "$(RELEASE)/libgstcomfy.so" "$(DESTDIR)$(PLUGINSDIR)/libgstcomfy.so"
+	install -D -m 755 "$(RELEASE)/comfystream" "$(DESTDIR)$(PREFIX)/bin/comfystream"
+	install -D -m 644 -t "$(DESTDIR)$(RUNTIMEDIR)" .work/onnxruntime/libonnxruntime.so.$(ORT_VERSION) .work/onnxruntime/LICENSE .work/onnxruntime/ThirdPartyNotices.txt
+	install -D -m 644 -t "$(DESTDIR)$(DATADIR)/models" models/*.onnx models/*.toml
+	install -D -m 644 -t "$(DESTDIR)$(DATADIR)" LICENSE
+	@test "$(PLUGINSDIR)" = "$$(pkg-config --variable=pluginsdir gstreamer-1.0)" || echo "GStreamer finds the plugin with GST_PLUGIN_PATH=$(PLUGINSDIR)"
+
+# A target folder outside this one may hold other projects' work too, so it stays.
+clean: ## remove everything generated
+	rm -rf target .work out build

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Fetches what a build or a test run needs. Says what and why before it fetches, is silent when nothing is missing.
+#
+#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures]     (default: packages onnxruntime)
+#
+# Everything but the Debian packages goes into ./.work and disappears with `make clean`.
+# COMFY_SKIP_APT=1 skips the Debian packages, for other systems: see scripts/packages.txt for what is needed.
+# Exit status: 2 = something is missing that a person has to put right.
+set -euo pipefail
+export LC_ALL=C
+cd "$(dirname "$0")/.."
+work=$PWD/.work
+venv=$work/venv
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+stop() { say "$@"; exit 2; }
+
+# A part is done when its stamp holds the hash of everything that decided its result.
+hash_of() { printf '%s\n' "$@" | sha256sum | cut -d' ' -f1; }
+is_done() { [ -f "$work/stamps/$1" ] && [ "$(cat "$work/stamps/$1")" = "$2" ]; }
+mark_done() { mkdir -p "$work/stamps"; printf '%s\n' "$2" > "$work/stamps/$1"; }
+
+packages() {
+  [ "${COMFY_SKIP_APT:-0}" = 1 ] && return
+  local wanted installed missing
+  wanted=$(sed 's/#.*//' scripts/packages.txt | xargs -n1 | sort)
+  if ! command -v dpkg-query >/dev/null; then
+    stop "this is not a Debian system. Install GStreamer 1.22 or newer with headers (core, base, good, bad, ugly," \
+      "libav), pkg-config, a C linker, Python 3.11 or newer with venv, unzip and ffmpeg in your system's way" \
+      "(scripts/packages.txt says what each is for), then run again with COMFY_SKIP_APT=1."
+  fi
+  # dpkg-query's own status says no more than that some name is unknown to it, which is what we are asking.
+  # shellcheck disable=SC2086 # one word per package is meant
+  installed=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' $wanted 2>/dev/null || true; } |
+    sed -n 's/ installed$//p' | sort -u)
+  missing=$(comm -23 <(printf '%s\n' "$wanted") <(printf '%s\n' "$installed") | xargs)
+  [ -z "$missing" ] && return
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    stop "these Debian packages are missing; install them, then run again:
+  sudo apt-get install --no-install-recommends $missing"
+  fi
+  say "installing Debian packages (what each is for: scripts/packages.txt): $missing"
+  export DEBIAN_FRONTEND=noninteractive
+  # shellcheck disable=SC2086
+  { apt-get update && apt-get install -y --no-install-recommends $missing; } > "$work/apt.log" 2>&1 < /dev/null || {
+    tail -n 20 "$work/apt.log" >&2
+    stop "apt-get failed; its whole output is in .work/apt.log"
+  }
+}
+
+rust() {
+  local floor found
+  floor=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  command -v cargo >/dev/null || stop "no cargo found. Install Rust $floor or newer from https://rustup.rs"
+  found=$(cargo --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' "$floor" "${found%%-*}" | sort -V | head -n1)" = "$floor" ] ||
+    stop "cargo is $found and the project needs $floor or newer: rustup update"
+}
+
+# A Python of our own: the system's may forbid pip, and what it holds must not decide a result.
+bare_venv() {
+  local candidate
+  [ -x "$venv/bin/pip" ] && "$venv/bin/python" -c '' 2>/dev/null && return
+  for candidate in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      rm -rf "$venv"
+      "$candidate" -m venv "$venv"
+      return
+    fi
+  done
+  stop "no Python 3.11 or newer with its venv module found (Debian: python3 and python3-venv)"
+}
+
+pip() {
+  PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/pip" "$@" < /dev/null ||
+    stop "pip failed; its message is above. Run again when the package index can be reached."
+}
+
+# wheel LIST PLATFORM... -> path of the one wheel that LIST pins, fetched into a fresh folder. The interpreter and
+# platform are named, so that the machine's own Python does not choose the file.
+wheel() {
+  local list=$1 dir=$work/download platforms=()
+  shift
+  for platform in "$@"; do platforms+=(--platform "$platform"); done
+  rm -rf "$dir"
+  pip download --quiet --no-deps --only-binary=:all: --require-hashes --implementation cp --python-version 3.11 \
+    "${platforms[@]}" --dest "$dir" --requirement "$list" >&2
+  printf '%s\n' "$dir"/*.whl
+}
+
+onnxruntime() {
+  local key size file
+  if [ "$(uname -s)" != Linux ] || { [ "$(uname -m)" != x86_64 ] && [ "$(uname -m)" != aarch64 ]; }; then
+    say "no ONNX Runtime is pinned for $(uname -s) on $(uname -m): set ORT_DYLIB_PATH to your own (1.23 or newer)"
+    return
+  fi
+  key=$(hash_of "$(cat scripts/onnxruntime.txt)" "$(uname -m)")
+  is_done onnxruntime "$key" && [ -f "$work/onnxruntime/LICENSE" ] && return
+  size=24; [ "$(uname -m)" = aarch64 ] && size=21
+  say "fetching ONNX Runtime, the engine behind comfyinfer ($size MB, MIT, $(grep -o '==[0-9.]*' scripts/onnxruntime.txt | tr -d =))"
+  bare_venv
+  file=$(wheel scripts/onnxruntime.txt "manylinux_2_28_$(uname -m)")
+  rm -rf "$work/onnxruntime"
+  mkdir -p "$work/onnxruntime"
+  unzip -q -o -j "$file" 'onnxruntime/capi/libonnxruntime.so.*' onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt \
+    -d "$work/onnxruntime"
+  rm -rf "$work/download"
+  mark_done onnxruntime "$key"
+}
+
+python() {
+  local key
+  bare_venv
+  key=$(hash_of "$(cat scripts/requirements.txt)" "$("$venv/bin/python" -VV)")
+  is_done python "$key" && return
+  say "fetching the Python packages of the scripts (sample models, demo clip, bench; about 70 MB, scripts/requirements.txt)"
+  pip install --quiet --only-binary=:all: --require-hashes --requirement scripts/requirements.txt >&2
+  mark_done python "$key"
+}
+
+pictures() {
+  local key file name
+  key=$(hash_of "$(cat scripts/pictures.txt)" "$(declare -f pictures)")
+  is_done pictures "$key" && return
+  say "fetching the demo clip's photographs (14 MB, free to use: docs/media.md)"
+  bare_venv
+  file=$(wheel scripts/pictures.txt manylinux_2_28_x86_64)
+  rm -rf "$work/pictures"
+  mkdir -p "$work/pictures"
+  for name in astronaut.png chelsea.png coffee.png rocket.jpg; do
+    unzip -q -o -j "$file" "skimage/data/$name" -d "$work/pictures"
+  done
+  unzip -q -o -j "$file" '*.dist-info/LICENSE.txt' -d "$work/pictures"
+  rm -rf "$work/download"
+  mark_done pictures "$key"
+}
+
+[ $# -gt 0 ] || set -- packages onnxruntime
+mkdir -p "$work"
+# Two runs at once (make -j) would unpack into each other's folders.
+if command -v flock >/dev/null; then exec 9> "$work/setup.lock"; flock 9; fi
+for part in "$@"; do
+  case $part in
+    packages) packages; rust ;;
+    onnxruntime | python | pictures) "$part" ;;
+    *) stop "unknown part '$part': packages, onnxruntime, python or pictures" ;;
+  esac
+done
