@@ -571,8 +571,12 @@ mod tests {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(&mut *lane))).is_err()
         };
         assert!(panics("builtin:null?panic=run", |lane| drop(lane.run(1))));
-        assert!(!panics("builtin:null?panic=run", |lane| drop(lane.input(0))));
-        assert!(panics("builtin:null?panic=input", |lane| drop(lane.input(0))));
+        assert!(!panics("builtin:null?panic=run", |lane| assert!(
+            lane.input(0).is_empty()
+        )));
+        assert!(panics("builtin:null?panic=input", |lane| assert!(
+            !lane.input(0).is_empty()
+        )));
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn attempt(file: &Path) -> Result<Runtime, String> {
             .into_owned();
         name.strip_prefix(STEM)?.strip_prefix('.').map(str::to_owned)
     });
+    let version = version.or_else(|| ::ort::util::probe(file).map(|minor| format!("1.{minor}")));
     let version = version.unwrap_or_else(|| "of unknown version".into());
     Ok(Runtime {
         environment,
@@ -185,9 +186,10 @@ fn not_found(failures: &[(Place, String)]) -> String {
     )
 }
 
-/// What the runtime says, on one line.
+/// What the runtime says, on one line, to be put into a sentence.
 pub(super) fn text<R>(error: ::ort::Error<R>) -> String {
-    error.message().split_whitespace().collect::<Vec<_>>().join(" ")
+    let words: Vec<&str> = error.message().split_whitespace().collect();
+    words.join(" ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -35,17 +35,11 @@ pub(super) fn input(spec: &Spec, request: &LaneRequest) -> Result<ImageTensor, E
 }
 
 fn image_input(spec: &Spec) -> Result<(&Port, ImagePort), Error> {
-    let image = |port| match port {
-        &Port {
-            role: Role::Image(image),
-            ..
-        } => Some((port, image)),
-        &Port { role: Role::Tensor, .. } => None,
-    };
-    spec.inputs
-        .iter()
-        .find_map(image)
-        .ok_or_else(|| fit(spec, "it has no image input".into()))
+    let mut images = spec.inputs.iter().filter_map(|port| match port.role {
+        Role::Image(image) => Some((port, image)),
+        Role::Tensor => None,
+    });
+    images.next().ok_or_else(|| fit(spec, "it has no image input".into()))
 }
 
 /// The input's shape for a run of this size.
