@@ -17,11 +17,11 @@
 
 mod policy;
 mod stats;
+mod verdict;
 
-pub use policy::{
-    Batcher, Cut, Entry, Leave, MAX_BATCH_SIZE, MAX_MARKERS, Mark, Next, Offer, Policy, Reason, Settings,
-};
+pub use policy::Batcher;
 pub use stats::Stats;
+pub use verdict::{Cut, Entry, Leave, MAX_BATCH_SIZE, MAX_MARKERS, Mark, Next, Offer, Policy, Reason, Settings};
 
 #[cfg(test)]
 mod model;

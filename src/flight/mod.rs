@@ -18,11 +18,13 @@
 
 mod policy;
 mod stats;
+mod verdict;
 
-pub use policy::{
-    Admit, Change, FlightBuffer, Leaky, MAX_BATCH_SIZE, MAX_MARKERS, Mark, Marker, Next, Settings, State, Timing, Why,
-};
+pub use policy::FlightBuffer;
 pub use stats::Stats;
+pub use verdict::{
+    Admit, Change, Leaky, MAX_BATCH_SIZE, MAX_MARKERS, Mark, Marker, Next, Settings, State, Timing, Why,
+};
 
 #[cfg(test)]
 mod model;
