@@ -7,8 +7,6 @@ use proptest::prelude::*;
 use super::sequences::{self, pick, same};
 use super::*;
 
-const MS: Duration = Duration::from_millis(1);
-
 #[test]
 fn model_agrees_on_every_random_sequence() {
     sequences::check(event, play);
@@ -534,33 +532,5 @@ impl Model {
         self.breaks.push(victim.place);
         self.dropped += 1;
         victim.id
-    }
-}
-
-#[test]
-fn underrun_is_noticed_exactly_when_promised() {
-    for batch_size in 1..=4 {
-        let mut buffer = FlightBuffer::new(Settings {
-            batch_size,
-            threshold: 0,
-            ..Settings::default()
-        });
-        buffer.set_frame_duration(Some(MS * 10));
-        let timing = Timing::default();
-        assert_eq!(buffer.admit(MS, 0, timing), Admit::Queued);
-        assert_eq!(
-            buffer.next(MS * 2),
-            Next::Frame {
-                frame: 0,
-                discont: false
-            }
-        );
-        let Next::WaitUntil(until) = buffer.next(MS * 2) else {
-            panic!("nothing to wait for")
-        };
-        assert_eq!(until, MS * 2 + MS * 10 * batch_size.max(2) as u32);
-        assert_eq!(buffer.next(until - Duration::from_nanos(1)), Next::WaitUntil(until));
-        assert_eq!(buffer.next(until), Next::Idle);
-        assert_eq!(buffer.state(), State::Underrun);
     }
 }
