@@ -404,15 +404,14 @@ impl<K: Copy + Ord, T, M> Batcher<K, T, M> {
         (cut.cut.expect("a cut has a reason"), first_arrival)
     }
 
-    /// Takes the markers to be drained that no frame stands before.
+    /// Takes the markers to be drained that no frame stands before. There is no cut at the head of any stream.
     fn take_drained_markers(&mut self, into: &mut Vec<Entry<K, T, M>>) -> Option<Duration> {
         let mut first_arrival: Option<Duration> = None;
         for stream in &mut self.streams {
             let arrival = stream.markers.front().map(|first| first.arrival);
             let end = self
                 .drain
-                .min(stream.frames.front().map_or(u64::MAX, |frame| frame.number))
-                .min(stream.cut());
+                .min(stream.frames.front().map_or(u64::MAX, |frame| frame.number));
             if stream.take_markers(end, into) {
                 first_arrival = first_arrival.map_or(arrival, |first| arrival.map(|arrival| arrival.min(first)));
             }
@@ -500,15 +499,18 @@ impl<K: Copy + Ord, T, M> Batcher<K, T, M> {
     }
 
     fn least<V: Ord>(&self, group: Option<u64>, of: impl Fn(&Waiting<T>) -> V) -> Option<usize> {
-        let heads = self
-            .streams
-            .iter()
-            .enumerate()
-            .filter_map(|(index, stream)| Some((index, stream.head()?)));
-        heads
-            .filter(|(_, head)| group.is_none_or(|group| head.group == group))
-            .min_by_key(|(_, head)| of(head))
-            .map(|(index, _)| index)
+        let mut least: Option<(V, usize)> = None;
+        for (index, stream) in self.streams.iter().enumerate() {
+            let Some(head) = stream.head() else { continue };
+            if group.is_some_and(|group| head.group != group) {
+                continue;
+            }
+            let value = of(head);
+            if least.as_ref().is_none_or(|(least, _)| value < *least) {
+                least = Some((value, index));
+            }
+        }
+        least.map(|(_, index)| index)
     }
 
     /// The first stream behind `last`, round and round, with a frame at its head.

@@ -20,8 +20,8 @@ pub struct FlightBuffer<T> {
     slots: VecDeque<Slot<T>>,
     fill: usize,
     state: State,
-    /// When the last frame left. `None` before the first one and after a flush: a source that has not begun is not late.
-    empty_since: Option<Duration>,
+    /// When a frame last left. Read only when running and empty: one has left then.
+    last_left: Duration,
     /// Nothing but markers has come since one that [`Marker::Releases`]: the silence is meant.
     tail_released: bool,
     /// The next frame to be queued follows a dropped one.
@@ -62,7 +62,7 @@ impl<T> FlightBuffer<T> {
             slots: VecDeque::new(),
             fill: 0,
             state: State::Filling,
-            empty_since: None,
+            last_left: Duration::ZERO,
             tail_released: false,
             discont: false,
             overrun_armed: true,
@@ -182,7 +182,6 @@ impl<T> FlightBuffer<T> {
         self.stats.markers = 0;
         self.fill = 0;
         self.collect();
-        self.empty_since = None;
         self.tail_released = false;
         self.discont = true;
         self.overrun_armed = true;
@@ -328,9 +327,7 @@ impl<T> FlightBuffer<T> {
 
     /// A frame left through `next`.
     fn left(&mut self, now: Duration) {
-        if self.fill == 0 {
-            self.empty_since = Some(now);
-        }
+        self.last_left = now;
         self.rearm();
     }
 
@@ -339,12 +336,12 @@ impl<T> FlightBuffer<T> {
         if self.state != State::Running || self.tail_released {
             return Next::Idle;
         }
-        let (Some(since), Some(duration)) = (self.empty_since, self.frame_duration()) else {
+        let Some(duration) = self.frame_duration() else {
             return Next::Idle;
         };
         // Two frames at least: one that is late by less than its own duration is jitter.
         let patience = times(duration, self.settings.batch_frames().max(2));
-        let until = since.saturating_add(patience);
+        let until = self.last_left.saturating_add(patience);
         if now < until {
             return Next::WaitUntil(until);
         }
