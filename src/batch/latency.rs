@@ -38,7 +38,8 @@ impl Waits {
 
     /// The timeout of a live batcher that was not told one: the time that a batch needs, and half a frame for jitter.
     pub fn automatic_timeout(&self) -> Option<Duration> {
-        self.frame.map(|frame| frame * self.size.saturating_sub(1) as u32 + frame / 2)
+        self.frame
+            .map(|frame| frame * self.size.saturating_sub(1) as u32 + frame / 2)
     }
 }
 
@@ -49,7 +50,12 @@ mod tests {
     const FRAME: Duration = Duration::from_millis(40);
 
     fn waits(size: usize) -> Waits {
-        Waits { size, frame: Some(FRAME), streams: 1, ..Waits::default() }
+        Waits {
+            size,
+            frame: Some(FRAME),
+            streams: 1,
+            ..Waits::default()
+        }
     }
 
     #[test]
@@ -70,7 +76,16 @@ mod tests {
         let timeout = waits(4).automatic_timeout();
         assert_eq!(timeout, Some(Duration::from_millis(140)));
         assert_eq!(Waits { timeout, ..waits(4) }.latency().0, FRAME * 3);
-        assert_eq!(Waits { timeout, timed_out: true, ..waits(4) }.latency().0, Duration::from_millis(140));
+        assert_eq!(
+            Waits {
+                timeout,
+                timed_out: true,
+                ..waits(4)
+            }
+            .latency()
+            .0,
+            Duration::from_millis(140)
+        );
     }
 
     #[test]
@@ -88,6 +103,13 @@ mod tests {
 
     #[test]
     fn unknown_rate_adds_nothing() {
-        assert_eq!(Waits { size: 8, ..Waits::default() }.latency(), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(
+            Waits {
+                size: 8,
+                ..Waits::default()
+            }
+            .latency(),
+            (Duration::ZERO, Duration::ZERO)
+        );
     }
 }

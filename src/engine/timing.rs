@@ -22,7 +22,13 @@ pub struct Turnaround {
 
 impl Default for Turnaround {
     fn default() -> Self {
-        Self { answer: Duration::ZERO, longest: Duration::ZERO, batches: 0, told: None, untold: false }
+        Self {
+            answer: Duration::ZERO,
+            longest: Duration::ZERO,
+            batches: 0,
+            told: None,
+            untold: false,
+        }
     }
 }
 
@@ -91,7 +97,10 @@ mod tests {
         assert!(turnaround.measured(ms(0), ms(20)));
         assert!(!turnaround.measured(ms(100), ms(40)), "told a moment ago");
         assert!(!turnaround.measured(ms(900), ms(20)));
-        assert!(turnaround.measured(ms(1000), ms(20)), "the growth of 100 ms is still to be told");
+        assert!(
+            turnaround.measured(ms(1000), ms(20)),
+            "the growth of 100 ms is still to be told"
+        );
         assert!(!turnaround.measured(ms(3000), ms(20)), "nothing new");
     }
 
@@ -99,7 +108,9 @@ mod tests {
     fn answer_falls_after_a_quiet_window_only() {
         let mut turnaround = Turnaround::default();
         let _ = turnaround.measured(ms(0), ms(100));
-        let told: Vec<u64> = (1..2 * WINDOW as u64).filter(|i| turnaround.measured(ms(5 * i), ms(10))).collect();
+        let told: Vec<u64> = (1..2 * WINDOW as u64)
+            .filter(|i| turnaround.measured(ms(5 * i), ms(10)))
+            .collect();
         assert_eq!(told, [2 * WINDOW as u64 - 1], "the first window holds the stall");
         assert_eq!(turnaround.answer(), Duration::from_micros(10_500));
     }

@@ -16,7 +16,12 @@ pub const MAX_BATCH: usize = 64;
 const MEMORY_SYSTEM: &str = "memory:SystemMemory";
 
 /// Kinds of memory that may travel in a batch; comfyinfer itself maps system memory.
-const MEMORIES: [Option<&str>; 4] = [None, Some("memory:CUDAMemory"), Some("memory:GLMemory"), Some("memory:DMABuf")];
+const MEMORIES: [Option<&str>; 4] = [
+    None,
+    Some("memory:CUDAMemory"),
+    Some("memory:GLMemory"),
+    Some("memory:DMABuf"),
+];
 
 /// Batch caps of frame caps. `size`: one capacity, or any.
 pub fn of_frames(frames: &gst::CapsRef, size: Option<usize>) -> gst::Caps {
@@ -27,7 +32,10 @@ pub fn of_frames(frames: &gst::CapsRef, size: Option<usize>) -> gst::Caps {
             None => structure.set("batch-size", gst::IntRange::new(1, MAX_BATCH as i32)),
         }
         let mut out = gst::CapsFeatures::new([FEATURE]);
-        features.iter().filter(|f| f.as_str() != MEMORY_SYSTEM).for_each(|f| out.add(f));
+        features
+            .iter()
+            .filter(|f| f.as_str() != MEMORY_SYSTEM)
+            .for_each(|f| out.add(f));
         out
     })
 }
@@ -38,7 +46,11 @@ pub fn of_batches(batches: &gst::CapsRef) -> gst::Caps {
         structure.set_name("video/x-raw");
         structure.remove_field("batch-size");
         let rest: Vec<&str> = features.iter().map(|f| f.as_str()).filter(|f| *f != FEATURE).collect();
-        if rest.is_empty() { gst::CapsFeatures::new([MEMORY_SYSTEM]) } else { gst::CapsFeatures::new(rest) }
+        if rest.is_empty() {
+            gst::CapsFeatures::new([MEMORY_SYSTEM])
+        } else {
+            gst::CapsFeatures::new(rest)
+        }
     })
 }
 
@@ -61,7 +73,10 @@ fn map(
 
 /// Capacity that fixed batch caps name.
 pub fn capacity(caps: &gst::CapsRef) -> Option<usize> {
-    caps.structure(0)?.get::<i32>("batch-size").ok().map(|n| n.max(1) as usize)
+    caps.structure(0)?
+        .get::<i32>("batch-size")
+        .ok()
+        .map(|n| n.max(1) as usize)
 }
 
 /// Any frame that can be batched.
@@ -87,7 +102,10 @@ pub fn infer_template() -> gst::Caps {
         .field("format", formats)
         .field("width", gst::IntRange::new(1, 16384))
         .field("height", gst::IntRange::new(1, 16384))
-        .field("framerate", gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)))
+        .field(
+            "framerate",
+            gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)),
+        )
         .build();
     of_frames(&frames, None)
 }
@@ -107,8 +125,16 @@ mod tests {
             let frames: gst::Caps = text.parse().unwrap();
             let batches = of_frames(&frames, Some(4));
             assert_eq!(capacity(&batches), Some(4));
-            assert!(batches.iter_with_features().all(|(s, f)| s.name() == BATCH && f.contains(FEATURE)));
-            assert!(of_batches(&batches).is_strictly_equal(&frames), "{batches} -> {}", of_batches(&batches));
+            assert!(
+                batches
+                    .iter_with_features()
+                    .all(|(s, f)| s.name() == BATCH && f.contains(FEATURE))
+            );
+            assert!(
+                of_batches(&batches).is_strictly_equal(&frames),
+                "{batches} -> {}",
+                of_batches(&batches)
+            );
         }
     }
 

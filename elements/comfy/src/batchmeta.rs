@@ -7,8 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fmt, mem,
-    ptr,
+    fmt, mem, ptr,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -121,7 +120,12 @@ impl Clone for Batch {
         let (mut frames, mut events) = self.spares.as_ref().map(|s| s.take()).unwrap_or_default();
         frames.extend(self.frames.iter().cloned());
         events.extend(self.events.iter().cloned());
-        Self { frames, events, spares: self.spares.clone(), ..*self }
+        Self {
+            frames,
+            events,
+            spares: self.spares.clone(),
+            ..*self
+        }
     }
 }
 
@@ -178,7 +182,12 @@ impl ComfyBatchMeta {
             Some(owned) => {
                 let mut meta = owned.meta_mut::<ComfyBatchMeta>()?;
                 let batch = meta.batch_mut();
-                let empty = Batch { frames: Vec::new(), events: Vec::new(), spares: None, ..*batch };
+                let empty = Batch {
+                    frames: Vec::new(),
+                    events: Vec::new(),
+                    spares: None,
+                    ..*batch
+                };
                 Some(mem::replace(batch, empty))
             }
             None => container.meta::<ComfyBatchMeta>().map(|meta| meta.batch().clone()),
@@ -230,7 +239,9 @@ mod imp {
     ) -> glib::ffi::gboolean {
         // SAFETY: called by `add` alone, with the option it built; the memory behind `batch` is uninitialised.
         unsafe {
-            let Some(batch) = (*params.cast::<Option<Batch>>()).take() else { return glib::ffi::GFALSE };
+            let Some(batch) = (*params.cast::<Option<Batch>>()).take() else {
+                return glib::ffi::GFALSE;
+            };
             ptr::write(ptr::addr_of_mut!((*meta.cast::<ComfyBatchMeta>()).batch), batch);
         }
         glib::ffi::GTRUE

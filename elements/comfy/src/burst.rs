@@ -15,13 +15,17 @@ pub(crate) struct Burst {
 impl Burst {
     /// As a sticky event, so that a batcher linked later hears of it too.
     pub(crate) fn event(self) -> gst::Event {
-        let structure = gst::Structure::builder(NAME).field("frames", self.frames as u32).build();
+        let structure = gst::Structure::builder(NAME)
+            .field("frames", self.frames as u32)
+            .build();
         gst::event::CustomDownstreamSticky::new(structure)
     }
 
     /// From an event, when it is one.
     pub(crate) fn parse(event: &gst::EventRef) -> Option<Self> {
         let structure = event.structure().filter(|s| s.name() == NAME)?;
-        Some(Self { frames: structure.get::<u32>("frames").ok()? as usize })
+        Some(Self {
+            frames: structure.get::<u32>("frames").ok()? as usize,
+        })
     }
 }

@@ -36,7 +36,10 @@ pub(crate) fn flushing(stream: u32) -> gst::Event {
 
 /// In order: the end of a stream's flush.
 pub(crate) fn flushed(stream: u32, reset_time: bool) -> gst::Event {
-    let structure = gst::Structure::builder(FLUSHED).field(STREAM, stream).field(RESET, reset_time).build();
+    let structure = gst::Structure::builder(FLUSHED)
+        .field(STREAM, stream)
+        .field(RESET, reset_time)
+        .build();
     gst::event::CustomDownstream::new(structure)
 }
 
@@ -46,7 +49,9 @@ pub(crate) fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
     let word = match structure.name().as_str() {
         LEFT => Word::Left,
         FLUSHING => Word::Flushing,
-        FLUSHED => Word::Flushed { reset_time: structure.get(RESET).unwrap_or(true) },
+        FLUSHED => Word::Flushed {
+            reset_time: structure.get(RESET).unwrap_or(true),
+        },
         _ => return None,
     };
     Some((structure.get(STREAM).ok()?, word))

@@ -96,7 +96,9 @@ mod imp {
     ) -> glib::ffi::gboolean {
         // SAFETY: called by `add` alone, with the option it built.
         unsafe {
-            let Some(tensors) = (*params.cast::<Option<Vec<Tensor>>>()).take() else { return glib::ffi::GFALSE };
+            let Some(tensors) = (*params.cast::<Option<Vec<Tensor>>>()).take() else {
+                return glib::ffi::GFALSE;
+            };
             ptr::write(ptr::addr_of_mut!((*meta.cast::<ComfyTensorMeta>()).tensors), tensors);
         }
         glib::ffi::GTRUE

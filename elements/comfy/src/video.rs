@@ -19,7 +19,9 @@ pub(crate) fn format_name(format: PixelFormat) -> &'static str {
 }
 
 fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
-    PixelFormat::ALL.into_iter().find(|f| format_name(*f) == format.to_str())
+    PixelFormat::ALL
+        .into_iter()
+        .find(|f| format_name(*f) == format.to_str())
 }
 
 /// What a frame's bytes mean. None when the format is not one that is converted.
@@ -48,7 +50,10 @@ pub(crate) fn image<'a>(frame: &'a gst_video::VideoFrameRef<&'a gst::BufferRef>)
     let mut image = Image::default();
     let data = frame.planes_data();
     for (plane, target) in image.planes.iter_mut().enumerate().take(frame.n_planes() as usize) {
-        *target = Plane { data: data[plane], stride: frame.plane_stride()[plane].max(0) as usize };
+        *target = Plane {
+            data: data[plane],
+            stride: frame.plane_stride()[plane].max(0) as usize,
+        };
     }
     image
 }
@@ -62,9 +67,18 @@ pub(crate) fn image_mut<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::Bu
     let [a, b, c, _] = frame.planes_data_mut();
     ImageMut {
         planes: [
-            PlaneMut { data: a, stride: strides[0] },
-            PlaneMut { data: b, stride: strides[1] },
-            PlaneMut { data: c, stride: strides[2] },
+            PlaneMut {
+                data: a,
+                stride: strides[0],
+            },
+            PlaneMut {
+                data: b,
+                stride: strides[1],
+            },
+            PlaneMut {
+                data: c,
+                stride: strides[2],
+            },
         ],
     }
 }

@@ -44,7 +44,9 @@ impl Timeline {
     /// A time of the element's clock on this timeline; None without a clock.
     pub(crate) fn at(&self, time: gst::ClockTime) -> Option<Duration> {
         self.clock.as_ref()?;
-        Some(Duration::from_nanos((i128::from(time.nseconds()) - self.offset).max(0) as u64))
+        Some(Duration::from_nanos(
+            (i128::from(time.nseconds()) - self.offset).max(0) as u64
+        ))
     }
 
     fn deadline(&self, at: Duration) -> Option<gst::SingleShotClockId> {
@@ -76,7 +78,12 @@ impl Waker {
     }
 
     /// Waits until woken or until `deadline` on the timeline that `timeline` finds in the state.
-    pub(crate) fn wait_until<S>(&self, state: &mut MutexGuard<'_, S>, timeline: impl Fn(&S) -> &Timeline, deadline: Duration) {
+    pub(crate) fn wait_until<S>(
+        &self,
+        state: &mut MutexGuard<'_, S>,
+        timeline: impl Fn(&S) -> &Timeline,
+        deadline: Duration,
+    ) {
         match timeline(state).deadline(deadline) {
             Some(timer) => {
                 // Set while the state is locked: whoever changes the state afterwards finds it.

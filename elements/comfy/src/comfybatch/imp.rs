@@ -8,8 +8,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::state::{Arrived, Out, State};
 use super::Policy;
+use super::state::{Arrived, Out, State};
 use crate::batchcaps::{self, MAX_BATCH};
 use crate::batchmeta::ComfyBatchMeta;
 use crate::burst::Burst;
@@ -19,7 +19,11 @@ use crate::video;
 use crate::wake::Waker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("comfybatch", gst::DebugColorFlags::empty(), Some("Batches of frames by reference"))
+    gst::DebugCategory::new(
+        "comfybatch",
+        gst::DebugColorFlags::empty(),
+        Some("Batches of frames by reference"),
+    )
 });
 
 const PROP_BATCH_SIZE: &str = "batch-size";
@@ -42,7 +46,11 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { batch_size: DEFAULT_BATCH_SIZE, timeout: DEFAULT_TIMEOUT, policy: DEFAULT_POLICY }
+        Self {
+            batch_size: DEFAULT_BATCH_SIZE,
+            timeout: DEFAULT_TIMEOUT,
+            policy: DEFAULT_POLICY,
+        }
     }
 }
 
@@ -218,11 +226,7 @@ impl ElementImpl for ComfyBatch {
                 )
             })
             .event_full_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |imp| imp.sink_event(pad, event),
-                )
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.sink_event(pad, event))
             })
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
@@ -243,7 +247,9 @@ impl ElementImpl for ComfyBatch {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        let Some(stream) = pad.downcast_ref::<ComfyStreamPad>().map(ComfyStreamPad::stream) else { return };
+        let Some(stream) = pad.downcast_ref::<ComfyStreamPad>().map(ComfyStreamPad::stream) else {
+            return;
+        };
         self.state.lock().close(stream);
         self.removed.wake();
         // Waits for the chain function, which the line above lets go.
@@ -284,7 +290,11 @@ impl ComfyBatch {
     fn chain(&self, stream: u32, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut state = self.state.lock();
         let (group, running, sequence) = state.arriving(stream, &buffer)?;
-        let mut frame = Arrived { buffer, running, sequence };
+        let mut frame = Arrived {
+            buffer,
+            running,
+            sequence,
+        };
         loop {
             state.admits(stream)?;
             let now = state.timeline.now();
@@ -331,7 +341,11 @@ impl ComfyBatch {
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
-                    ["pad {} got a segment in {:?}; batching needs time: put a parser or videorate before it", pad.name(), segment.segment().format()]
+                    [
+                        "pad {} got a segment in {:?}; batching needs time: put a parser or videorate before it",
+                        pad.name(),
+                        segment.segment().format()
+                    ]
                 );
                 return Err(gst::FlowError::Error);
             }
@@ -458,7 +472,8 @@ impl ComfyBatch {
             QueryViewMut::Caps(query) => {
                 let filter = query.filter().map(|filter| batchcaps::of_frames(filter, None));
                 let frames = batchcaps::of_batches(&self.srcpad.peer_query_caps(filter.as_ref()));
-                let mut allowed = batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
+                let mut allowed =
+                    batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
                 // Streams that agree share batches: what the others send comes first.
                 if let Some(common) = self.state.lock().others_caps(pad.stream()) {
                     let first = allowed.intersect(&common);
@@ -479,7 +494,9 @@ impl ComfyBatch {
     /// Asks downstream with batch caps and answers with frame caps: a pool for containers would be sized for the
     /// wrong object.
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
-        let (Some(caps), need_pool) = query.get_owned() else { return false };
+        let (Some(caps), need_pool) = query.get_owned() else {
+            return false;
+        };
         let size = self.state.lock().size();
         let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_frames(&caps, Some(size))), need_pool);
         if !self.srcpad.peer_query(&mut inner) {
@@ -541,7 +558,11 @@ impl ComfyBatch {
         let mut state = self.state.lock();
         let (own_min, own_max) = state.answer_latency(live);
         drop(state);
-        gst::debug!(CAT, imp = self, "latency: live {live}, min {min} + {own_min}, max {max:?} + {own_max}");
+        gst::debug!(
+            CAT,
+            imp = self,
+            "latency: live {live}, min {min} + {own_min}, max {max:?} + {own_max}"
+        );
         latency.set(live, min + own_min, max.map(|max| max + own_max));
         true
     }
@@ -566,7 +587,12 @@ impl ComfyBatch {
         let mut state = self.state.lock();
         state.flow?;
         state.set_preferred_size(preferred.unwrap_or(1));
-        gst::info!(CAT, imp = self, "batches of {} (downstream said {preferred:?})", state.size());
+        gst::info!(
+            CAT,
+            imp = self,
+            "batches of {} (downstream said {preferred:?})",
+            state.size()
+        );
         Ok(())
     }
 
@@ -579,7 +605,9 @@ impl ComfyBatch {
             self.start_task();
         } else {
             self.stop();
-            self.srcpad.stop_task().map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
+            self.srcpad
+                .stop_task()
+                .map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
         }
         Ok(())
     }
@@ -592,7 +620,11 @@ impl ComfyBatch {
             }
         });
         if started.is_err() {
-            gst::element_imp_error!(self, gst::CoreError::StateChange, ["the streaming thread cannot be started"]);
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::StateChange,
+                ["the streaming thread cannot be started"]
+            );
         }
     }
 
@@ -626,7 +658,9 @@ impl ComfyBatch {
             self.srcpad.push_event(event);
         }
         let flow = match out {
-            Out::Batch { batch, pts, duration, .. } => {
+            Out::Batch {
+                batch, pts, duration, ..
+            } => {
                 let mut container = gst::Buffer::new();
                 let writable = container.get_mut().expect("a new buffer is writable");
                 writable.set_pts(pts);
@@ -634,9 +668,19 @@ impl ComfyBatch {
                 let flags = batch.frames.iter().fold(gst::BufferFlags::empty(), |all, frame| {
                     all | (frame.input.flags() & gst::BufferFlags::CORRUPTED)
                 });
-                let first = batch.frames.first().map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
+                let first = batch
+                    .frames
+                    .first()
+                    .map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
                 writable.set_flags(flags | (first & gst::BufferFlags::DISCONT));
-                gst::trace!(CAT, imp = self, "batch {} of {}: {:?}", batch.sequence, batch.frames.len(), batch.reason);
+                gst::trace!(
+                    CAT,
+                    imp = self,
+                    "batch {} of {}: {:?}",
+                    batch.sequence,
+                    batch.frames.len(),
+                    batch.reason
+                );
                 ComfyBatchMeta::add(writable, batch);
                 self.srcpad.push(container)
             }
@@ -681,4 +725,3 @@ impl ComfyBatch {
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
 }
-

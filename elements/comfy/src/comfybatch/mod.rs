@@ -41,7 +41,10 @@ pub enum Policy {
     #[enum_value(name = "Round robin: one frame of each stream in turn", nick = "round-robin")]
     RoundRobin,
     /// Smallest running time first.
-    #[enum_value(name = "Earliest deadline: the frame with the smallest running time", nick = "earliest-deadline")]
+    #[enum_value(
+        name = "Earliest deadline: the frame with the smallest running time",
+        nick = "earliest-deadline"
+    )]
     EarliestDeadline,
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use comfy_core::batch::latency::Waits;
 use comfy_core::batch::{Batcher, Entry, Next, Reason, Settings as BatchSettings};
 
-use super::imp::Settings;
 use super::Policy;
+use super::imp::Settings;
 use crate::batchcaps::{self, MAX_BATCH};
 use crate::batchmeta::{Batch, Between, Frame, Spares};
 use crate::burst::Burst;
@@ -43,7 +43,12 @@ pub(super) struct Arrived {
 
 /// What the src task pushes.
 pub(super) enum Out {
-    Batch { batch: Batch, group: Option<u64>, pts: Option<gst::ClockTime>, duration: Option<gst::ClockTime> },
+    Batch {
+        batch: Batch,
+        group: Option<u64>,
+        pts: Option<gst::ClockTime>,
+        duration: Option<gst::ClockTime>,
+    },
     Eos(gst::Event),
 }
 
@@ -152,7 +157,10 @@ impl State {
     pub(super) fn start(&mut self, settings: Settings) {
         let timeline = std::mem::take(&mut self.timeline);
         let pads: Vec<(u32, Option<ComfyStreamPad>)> = self.streams.iter().map(|(k, s)| (*k, s.pad.clone())).collect();
-        *self = Self { timeline, ..Self::new(settings) };
+        *self = Self {
+            timeline,
+            ..Self::new(settings)
+        };
         for (number, pad) in pads {
             self.streams.insert(number, Stream { pad, ..Stream::new() });
             self.batcher.join(number);
@@ -204,12 +212,17 @@ impl State {
             },
             queue: size,
         });
-        self.batcher.set_window(self.frame_duration().map(|frame| frame * size as u32));
+        self.batcher
+            .set_window(self.frame_duration().map(|frame| frame * size as u32));
     }
 
     fn timeout(&self) -> Option<Duration> {
         match self.settings.timeout {
-            u64::MAX if self.live => Waits { timeout: None, ..self.bare_waits() }.automatic_timeout(),
+            u64::MAX if self.live => Waits {
+                timeout: None,
+                ..self.bare_waits()
+            }
+            .automatic_timeout(),
             u64::MAX => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
@@ -245,7 +258,10 @@ impl State {
     }
 
     fn waits(&self) -> Waits {
-        Waits { timeout: self.timeout(), ..self.bare_waits() }
+        Waits {
+            timeout: self.timeout(),
+            ..self.bare_waits()
+        }
     }
 
     pub(super) fn answer_latency(&mut self, live: bool) -> (gst::ClockTime, gst::ClockTime) {
@@ -268,14 +284,18 @@ impl State {
     /// a bursty source mean nothing. True when the LATENCY answer changes.
     pub(super) fn learnt_frame_duration(&mut self, stream: u32, running: Option<gst::ClockTime>) -> bool {
         const ARRIVALS: u32 = 16;
-        let Some(stream) = self.streams.get_mut(&stream).filter(|s| s.frame.is_none()) else { return false };
+        let Some(stream) = self.streams.get_mut(&stream).filter(|s| s.frame.is_none()) else {
+            return false;
+        };
         let Some(running) = running else { return false };
         let first = *stream.first.get_or_insert(running);
         stream.arrivals += 1;
         if stream.arrivals < ARRIVALS {
             return false;
         }
-        stream.frame = running.checked_sub(first).map(|span| Duration::from(span) / (ARRIVALS - 1));
+        stream.frame = running
+            .checked_sub(first)
+            .map(|span| Duration::from(span) / (ARRIVALS - 1));
         self.apply();
         true
     }
@@ -331,7 +351,10 @@ impl State {
 
     /// Caps that another stream sends already.
     pub(super) fn others_caps(&self, but: u32) -> Option<gst::Caps> {
-        self.streams.iter().filter(|(number, _)| **number != but).find_map(|(_, s)| s.caps.clone())
+        self.streams
+            .iter()
+            .filter(|(number, _)| **number != but)
+            .find_map(|(_, s)| s.caps.clone())
     }
 
     /// Whether a stream may send now.
@@ -370,9 +393,16 @@ impl State {
     /// True when the LATENCY answer changes.
     pub(super) fn set_caps(&mut self, number: u32, caps: gst::Caps) -> bool {
         let before = self.waits().latency();
-        let known = self.groups.iter().find(|(_, known)| known.is_strictly_equal(&caps)).map(|(group, _)| *group);
+        let known = self
+            .groups
+            .iter()
+            .find(|(_, known)| known.is_strictly_equal(&caps))
+            .map(|(group, _)| *group);
         let group = known.unwrap_or(self.next_group);
-        let rate = caps.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok()).filter(|r| r.numer() > 0);
+        let rate = caps
+            .structure(0)
+            .and_then(|s| s.get::<gst::Fraction>("framerate").ok())
+            .filter(|r| r.numer() > 0);
         let frame = rate.map(|r| video::frame_duration(r).into());
         if let Some(stream) = self.streams.get_mut(&number) {
             stream.group = group;
@@ -395,7 +425,9 @@ impl State {
     }
 
     pub(super) fn set_segment(&mut self, stream: u32, segment: &gst::Segment) {
-        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        let Some(stream) = self.streams.get_mut(&stream) else {
+            return;
+        };
         if let Some(segment) = segment.downcast_ref::<gst::ClockTime>() {
             stream.segment = segment.clone();
         }
@@ -428,7 +460,9 @@ impl State {
         duration: Option<gst::ClockTime>,
         event: gst::Event,
     ) {
-        let Some(segment) = self.streams.get(&stream).map(|s| &s.segment) else { return };
+        let Some(segment) = self.streams.get(&stream).map(|s| &s.segment) else {
+            return;
+        };
         let running = |time: gst::ClockTime| segment.to_running_time(time).map_or(Duration::ZERO, Into::into);
         let (from, to) = (running(start), running(start + duration.unwrap_or_default()));
         let now = self.timeline.now();
@@ -486,7 +520,12 @@ impl State {
         while self.ready.len() < READY {
             let now = self.timeline.now();
             match self.batcher.next(now, &mut self.scratch) {
-                Next::Batch { group, reason, first_arrival, .. } => {
+                Next::Batch {
+                    group,
+                    reason,
+                    first_arrival,
+                    ..
+                } => {
                     let out = self.form(now, group, reason, first_arrival);
                     self.ready.push_back(out);
                     self.deadline = None;
@@ -520,22 +559,46 @@ impl State {
                     let end = frame.running.map(|t| t + frame.buffer.duration().unwrap_or_default());
                     first = first.min(frame.running).or(frame.running).or(first);
                     last = last.max(end);
-                    let Arrived { buffer: input, sequence, .. } = frame;
-                    batch.frames.push(Frame { input, output: None, stream, sequence, status: Default::default() });
+                    let Arrived {
+                        buffer: input,
+                        sequence,
+                        ..
+                    } = frame;
+                    batch.frames.push(Frame {
+                        input,
+                        output: None,
+                        stream,
+                        sequence,
+                        status: Default::default(),
+                    });
                 }
                 Entry::Marker { stream, marker: event } => {
                     from = Some(stream);
-                    batch.events.push(Between { position: batch.frames.len(), stream, event });
+                    batch.events.push(Between {
+                        position: batch.frames.len(),
+                        stream,
+                        event,
+                    });
                 }
             }
         }
         self.frames_out += batch.frames.len() as u64;
         let group = match batch.frames.is_empty() {
             false => Some(group),
-            true => from.and_then(|s| self.streams.get(&s)).filter(|s| s.caps.is_some()).map(|s| s.group),
+            true => from
+                .and_then(|s| self.streams.get(&s))
+                .filter(|s| s.caps.is_some())
+                .map(|s| s.group),
         };
-        let duration = first.zip(last).and_then(|(first, last)| gst::ClockTime::checked_sub(last, first));
-        Out::Batch { batch, group, pts: first, duration }
+        let duration = first
+            .zip(last)
+            .and_then(|(first, last)| gst::ClockTime::checked_sub(last, first));
+        Out::Batch {
+            batch,
+            group,
+            pts: first,
+            duration,
+        }
     }
 
     /// The next thing to push.
@@ -553,19 +616,25 @@ impl State {
 
     /// Events that have to go before it: the container's own stream-start, caps and segment.
     pub(super) fn prelude(&mut self, out: &Out) -> [Option<gst::Event>; 3] {
-        let Out::Batch { group, .. } = out else { return [None, None, None] };
+        let Out::Batch { group, .. } = out else {
+            return [None, None, None];
+        };
         let start = (!self.started).then(|| {
-            gst::event::StreamStart::builder("comfy-batch").group_id(gst::GroupId::next()).build()
+            gst::event::StreamStart::builder("comfy-batch")
+                .group_id(gst::GroupId::next())
+                .build()
         });
         let size = self.size();
         let anew = group.filter(|group| self.sent_caps != Some((*group, size)));
-        let caps = anew.and_then(|group| self.groups.iter().find(|(g, _)| *g == group)).map(|(group, frames)| {
-            self.sent_caps = Some((*group, size));
-            gst::event::Caps::new(&batchcaps::of_frames(frames, Some(size)))
-        });
+        let caps = anew
+            .and_then(|group| self.groups.iter().find(|(g, _)| *g == group))
+            .map(|(group, frames)| {
+                self.sent_caps = Some((*group, size));
+                gst::event::Caps::new(&batchcaps::of_frames(frames, Some(size)))
+            });
         // Containers are stamped with running time: each stream's own segment travels inside.
-        let segment = (!self.segment_sent)
-            .then(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        let segment =
+            (!self.segment_sent).then(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
         (self.started, self.segment_sent) = (true, true);
         [start, caps, segment]
     }

@@ -16,7 +16,11 @@ use crate::video;
 use crate::wake::{Timeline, Waker};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("comfyflightbuffer", gst::DebugColorFlags::empty(), Some("Buffer that keeps a model fed"))
+    gst::DebugCategory::new(
+        "comfyflightbuffer",
+        gst::DebugColorFlags::empty(),
+        Some("Buffer that keeps a model fed"),
+    )
 });
 
 const PROP_BATCH_SIZE: &str = "batch-size";
@@ -112,7 +116,10 @@ impl State {
 
     fn timing(&self, buffer: &gst::BufferRef) -> Timing {
         Timing {
-            time: buffer.pts().and_then(|pts| self.segment.to_running_time(pts)).map(Into::into),
+            time: buffer
+                .pts()
+                .and_then(|pts| self.segment.to_running_time(pts))
+                .map(Into::into),
             duration: buffer.duration().map(Into::into),
             priority: buffer.flags().contains(gst::BufferFlags::NON_DROPPABLE),
         }
@@ -147,18 +154,10 @@ impl ObjectSubclass for ComfyFlightBuffer {
     fn with_class(klass: &Self::Class) -> Self {
         let sinkpad = gst::Pad::builder_from_template(&klass.pad_template("sink").expect("installed in class_init"))
             .chain_function(|pad, parent, buffer| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |imp| imp.chain(pad, buffer),
-                )
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.chain(pad, buffer))
             })
             .event_full_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |imp| imp.sink_event(pad, event),
-                )
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.sink_event(pad, event))
             })
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
@@ -324,7 +323,10 @@ impl ElementImpl for ComfyFlightBuffer {
                 let settings = *self.settings.lock();
                 let mut state = self.state.lock();
                 let timeline = std::mem::take(&mut state.timeline);
-                *state = State { timeline, ..State::new(settings) };
+                *state = State {
+                    timeline,
+                    ..State::new(settings)
+                };
             }
             // Before the parent deactivates pads, so that no stream lock is held by a wait.
             gst::StateChange::PausedToReady => self.stop(gst::FlowError::Flushing),
@@ -416,8 +418,13 @@ impl ComfyFlightBuffer {
                 restart = true;
             }
             EventView::Caps(caps) => {
-                let rate = caps.caps().structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-                let duration = rate.filter(|r| r.numer() > 0).map(|rate| video::frame_duration(rate).into());
+                let rate = caps
+                    .caps()
+                    .structure(0)
+                    .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+                let duration = rate
+                    .filter(|r| r.numer() > 0)
+                    .map(|rate| video::frame_duration(rate).into());
                 state.buffer.set_frame_duration(duration);
                 relatency = self.learnt_frame_duration(&mut state);
             }
@@ -491,7 +498,10 @@ impl ComfyFlightBuffer {
                 let late = difference.max(0) as u64;
                 Duration::from_nanos(time.nseconds().saturating_add(late.saturating_mul(2)))
             });
-            self.state.lock().buffer.set_earliest(earliest.filter(|_| difference > 0));
+            self.state
+                .lock()
+                .buffer
+                .set_earliest(earliest.filter(|_| difference > 0));
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
     }
@@ -503,7 +513,9 @@ impl ComfyFlightBuffer {
         if !self.sinkpad.peer_query(query) {
             return false;
         }
-        let gst::QueryViewMut::Latency(query) = query.view_mut() else { return false };
+        let gst::QueryViewMut::Latency(query) = query.view_mut() else {
+            return false;
+        };
         let (live, min, max) = query.result();
         let mut state = self.state.lock();
         state.latency_for = state.buffer.frame_duration();
@@ -517,7 +529,11 @@ impl ComfyFlightBuffer {
             (Some(max), false) => Some(max + own_max),
             (None, false) => None,
         };
-        gst::debug!(CAT, imp = self, "latency: live {live}, min {min} + {own_min}, max {max:?}");
+        gst::debug!(
+            CAT,
+            imp = self,
+            "latency: live {live}, min {min} + {own_min}, max {max:?}"
+        );
         query.set(live, min + own_min, max);
         true
     }
@@ -533,7 +549,9 @@ impl ComfyFlightBuffer {
             self.start_task();
         } else {
             self.stop(gst::FlowError::Flushing);
-            self.srcpad.stop_task().map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
+            self.srcpad
+                .stop_task()
+                .map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
         }
         Ok(())
     }
@@ -546,7 +564,11 @@ impl ComfyFlightBuffer {
             }
         });
         if started.is_err() {
-            gst::element_imp_error!(self, gst::CoreError::StateChange, ["the streaming thread cannot be started"]);
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::StateChange,
+                ["the streaming thread cannot be started"]
+            );
         }
     }
 
@@ -643,7 +665,10 @@ impl ComfyFlightBuffer {
                 .running_time(buffer.pts())
                 .timestamp(buffer.pts())
                 .duration(buffer.duration())
-                .stats(gst::GenericFormattedValue::Buffers(Some(gst::format::Buffers::from_u64(stats.frames_out))), gst::GenericFormattedValue::Buffers(Some(gst::format::Buffers::from_u64(stats.dropped_late))))
+                .stats(
+                    gst::GenericFormattedValue::Buffers(Some(gst::format::Buffers::from_u64(stats.frames_out))),
+                    gst::GenericFormattedValue::Buffers(Some(gst::format::Buffers::from_u64(stats.dropped_late))),
+                )
                 .src(&*self.obj())
                 .build();
             let _ = self.obj().post_message(message);
@@ -652,7 +677,9 @@ impl ComfyFlightBuffer {
 
     /// The burst to announce before the next frame, when it is not the one announced last.
     fn burst(&self, state: &mut State) -> Option<Burst> {
-        let burst = Burst { frames: state.buffer.stats().threshold_frames };
+        let burst = Burst {
+            frames: state.buffer.stats().threshold_frames,
+        };
         if state.announced == Some(burst) {
             return None;
         }
@@ -706,7 +733,9 @@ impl ComfyFlightBuffer {
         let builder = match change {
             Change::Filling { expected, .. } => builder.field("state", "filling").field(
                 "expected-start",
-                expected.and_then(|d| gst::ClockTime::try_from(d).ok()).unwrap_or(gst::ClockTime::NONE.unwrap_or_default()),
+                expected
+                    .and_then(|d| gst::ClockTime::try_from(d).ok())
+                    .unwrap_or(gst::ClockTime::NONE.unwrap_or_default()),
             ),
             Change::Running => builder.field("state", "running"),
             Change::Underrun => builder.field("state", "underrun"),

@@ -48,5 +48,10 @@ pub enum Leaky {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    gst::Element::register(Some(plugin), "comfyflightbuffer", gst::Rank::NONE, ComfyFlightBuffer::static_type())
+    gst::Element::register(
+        Some(plugin),
+        "comfyflightbuffer",
+        gst::Rank::NONE,
+        ComfyFlightBuffer::static_type(),
+    )
 }

@@ -24,7 +24,11 @@ use crate::wake::Waker;
 use crate::{preference, video};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("comfyinfer", gst::DebugColorFlags::empty(), Some("Models on batches of frames"))
+    gst::DebugCategory::new(
+        "comfyinfer",
+        gst::DebugColorFlags::empty(),
+        Some("Models on batches of frames"),
+    )
 });
 
 const PROP_MODEL: &str = "model";
@@ -238,7 +242,12 @@ impl ObjectImpl for ComfyInfer {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let locked = self.obj().current_state() > gst::State::Ready;
         if locked && pspec.name() != PROP_ON_ERROR {
-            gst::warning!(CAT, imp = self, "property {} can only be set in READY or below: ignored", pspec.name());
+            gst::warning!(
+                CAT,
+                imp = self,
+                "property {} can only be set in READY or below: ignored",
+                pspec.name()
+            );
             return;
         }
         let mut settings = self.settings.lock();
@@ -349,7 +358,9 @@ impl ComfyInfer {
                 break (None, None);
             }
             if state.caps_ready == state.caps_queued {
-                let Some(prepared) = state.prepared.clone() else { return Err(gst::FlowError::NotNegotiated) };
+                let Some(prepared) = state.prepared.clone() else {
+                    return Err(gst::FlowError::NotNegotiated);
+                };
                 if let Some(lane) = state.free.pop() {
                     break (Some(lane), Some(prepared));
                 }
@@ -376,7 +387,10 @@ impl ComfyInfer {
             let mut state = self.state.lock();
             state.give_back(&mut job);
             drop(state);
-            self.fail(&engine::Error::Fit { model: prepared.engine.spec().name.clone(), reason });
+            self.fail(&engine::Error::Fit {
+                model: prepared.engine.spec().name.clone(),
+                reason,
+            });
             return Err(gst::FlowError::Error);
         }
         job.convert = now() - job.started;
@@ -392,7 +406,9 @@ impl ComfyInfer {
 
     /// Each frame straight into its slot of the input tensor.
     fn convert(&self, job: &mut Job, prepared: &Prepared) -> Result<(), String> {
-        let Some((info, geometry)) = &prepared.tensors else { return Ok(()) };
+        let Some((info, geometry)) = &prepared.tensors else {
+            return Ok(());
+        };
         let Some(lane) = &mut job.lane else { return Ok(()) };
         let spec = video::image_spec(info).ok_or_else(|| format!("frames are {info:?}, which is not converted"))?;
         let mut inside = self.inside.lock();
@@ -405,7 +421,8 @@ impl ComfyInfer {
         for (slot, frame) in batch.batch().frames.iter().enumerate() {
             let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&frame.input, info)
                 .map_err(|_| format!("frame {} of stream {} cannot be mapped", frame.sequence, frame.stream))?;
-            into.run(&video::image(&mapped), lane.input(slot)).map_err(|error| error.to_string())?;
+            into.run(&video::image(&mapped), lane.input(slot))
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -459,7 +476,9 @@ impl ComfyInfer {
             while state.flow.is_ok() && state.loaded.is_none() {
                 self.room.wait(&mut state);
             }
-            let Some((_, _, engine)) = &state.loaded else { return false };
+            let Some((_, _, engine)) = &state.loaded else {
+                return false;
+            };
             // On the processor a larger batch costs latency and gives nothing; a fixed engine wants to be full.
             let size = match engine.spec().batch {
                 BatchSizes::Fixed(size) => size,
@@ -496,7 +515,11 @@ impl ComfyInfer {
             None => self.settings.lock().is_identity(),
         };
         let pictures = loaded.is_none_or(|engine| {
-            engine.spec().outputs.iter().any(|port| matches!(port.role, engine::Role::Image(_)))
+            engine
+                .spec()
+                .outputs
+                .iter()
+                .any(|port| matches!(port.role, engine::Role::Image(_)))
         });
         let peer = self.srcpad.peer_query_caps(None);
         let mut caps = if identity {
@@ -509,12 +532,20 @@ impl ComfyInfer {
             // The output's size is the model's, so downstream's says nothing about the input's.
             let mut formats = peer;
             for structure in formats.make_mut().iter_mut() {
-                let others: Vec<String> = structure.fields().map(|f| f.to_string()).filter(|f| f != "format").collect();
+                let others: Vec<String> = structure
+                    .fields()
+                    .map(|f| f.to_string())
+                    .filter(|f| f != "format")
+                    .collect();
                 structure.remove_fields(others.iter().map(String::as_str));
             }
             let template = batchcaps::infer_template();
             let first = template.intersect_with_mode(&formats, gst::CapsIntersectMode::First);
-            first.iter_with_features().chain(template.iter_with_features()).map(|(s, f)| (s.to_owned(), f.to_owned())).collect()
+            first
+                .iter_with_features()
+                .chain(template.iter_with_features())
+                .map(|(s, f)| (s.to_owned(), f.to_owned()))
+                .collect()
         };
         if let Some(filter) = filter {
             caps = filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First);
@@ -560,7 +591,11 @@ impl ComfyInfer {
             Done::Event(event) => {
                 let is_eos = event.type_() == gst::EventType::Eos;
                 self.srcpad.push_event(event);
-                if is_eos { Err(gst::FlowError::Eos) } else { Ok(gst::FlowSuccess::Ok) }
+                if is_eos {
+                    Err(gst::FlowError::Eos)
+                } else {
+                    Ok(gst::FlowSuccess::Ok)
+                }
             }
             Done::Prepared(prepared) => self.renegotiate(&prepared),
             Done::Ran(job) => self.finish(job),
@@ -606,14 +641,20 @@ impl ComfyInfer {
             self.renegotiate(prepared)?;
         }
         let start = now();
-        let mut counts = Counts { batches: 1, frames: job.frames as u64, ..Counts::default() };
+        let mut counts = Counts {
+            batches: 1,
+            frames: job.frames as u64,
+            ..Counts::default()
+        };
         let mut broken = None;
         if let (Some(lane), Some(prepared)) = (&job.lane, &prepared) {
             let container = job.container.make_mut();
             let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
             let batch = meta.batch_mut();
             let mut outside = self.outside.lock();
-            let outside = outside.as_mut().filter(|outside| outside.generation == prepared.generation);
+            let outside = outside
+                .as_mut()
+                .filter(|outside| outside.generation == prepared.generation);
             let filled = match (&job.result, outside) {
                 (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
                 (Ok(()), Some(outside)) => outside.fill(batch, &**lane, prepared, on_error, &mut counts),
@@ -669,11 +710,16 @@ impl ComfyInfer {
             self.tell_failing(broken.as_ref(), on_error);
         }
         if counts.non_finite > 0 && finite {
-            let name = prepared.map(|prepared| prepared.engine.spec().name.clone()).unwrap_or_default();
+            let name = prepared
+                .map(|prepared| prepared.engine.spec().name.clone())
+                .unwrap_or_default();
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ["model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once", counts.non_finite]
+                [
+                    "model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once",
+                    counts.non_finite
+                ]
             );
         }
         if relatency {
@@ -686,8 +732,16 @@ impl ComfyInfer {
         let mut builder = gst::Structure::builder("comfyinfer").field("failing", broken.is_some());
         if let Some(error) = broken {
             builder = builder.field("error", error.to_string());
-            let what = if on_error == OnError::Hold { "the last good picture" } else { "the input" };
-            gst::element_imp_warning!(self, gst::StreamError::Failed, ["{error}; {what} goes on in its place until it works again"]);
+            let what = if on_error == OnError::Hold {
+                "the last good picture"
+            } else {
+                "the input"
+            };
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Failed,
+                ["{error}; {what} goes on in its place until it works again"]
+            );
         }
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Element::builder(builder.build()).src(&*obj).build());
@@ -700,15 +754,23 @@ impl ComfyInfer {
                 if !self.sinkpad.peer_query(query) {
                     return false;
                 }
-                let QueryViewMut::Latency(query) = query.view_mut() else { return false };
+                let QueryViewMut::Latency(query) = query.view_mut() else {
+                    return false;
+                };
                 let (live, min, max) = query.result();
                 let in_flight = u64::from(self.settings.lock().in_flight);
                 let state = self.state.lock();
                 let own_min = gst::ClockTime::try_from(state.turnaround.answer()).unwrap_or_default();
                 let capacity = state.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
-                let own_max = state.frame.map_or(gst::ClockTime::ZERO, |frame| frame * (capacity * in_flight));
+                let own_max = state
+                    .frame
+                    .map_or(gst::ClockTime::ZERO, |frame| frame * (capacity * in_flight));
                 drop(state);
-                gst::debug!(CAT, imp = self, "latency: live {live}, min {min} + {own_min}, max {max:?} + {own_max}");
+                gst::debug!(
+                    CAT,
+                    imp = self,
+                    "latency: live {live}, min {min} + {own_min}, max {max:?} + {own_max}"
+                );
                 query.set(live, min + own_min, max.map(|max| max + own_max.max(own_min)));
                 true
             }
@@ -735,7 +797,9 @@ impl ComfyInfer {
             self.start_task();
         } else {
             self.stop();
-            self.srcpad.stop_task().map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
+            self.srcpad
+                .stop_task()
+                .map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
         }
         Ok(())
     }
@@ -748,7 +812,11 @@ impl ComfyInfer {
             }
         });
         if started.is_err() {
-            gst::element_imp_error!(self, gst::CoreError::StateChange, ["the streaming thread cannot be started"]);
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::StateChange,
+                ["the streaming thread cannot be started"]
+            );
         }
     }
 
@@ -760,7 +828,10 @@ impl ComfyInfer {
             let imp = element.imp();
             let guarded = std::panic::AssertUnwindSafe(|| imp.work(epoch, &settings));
             if std::panic::catch_unwind(guarded).is_err() {
-                imp.fail(&engine::Error::Run { model: "comfyinfer".into(), reason: "its worker panicked".into() });
+                imp.fail(&engine::Error::Run {
+                    model: "comfyinfer".into(),
+                    reason: "its worker panicked".into(),
+                });
             }
             let mut state = imp.state.lock();
             if state.epoch == epoch {
@@ -775,7 +846,11 @@ impl ComfyInfer {
                 Ok(())
             }
             Err(error) => {
-                gst::element_imp_error!(self, gst::CoreError::Thread, ["the inference thread cannot be started: {error}"]);
+                gst::element_imp_error!(
+                    self,
+                    gst::CoreError::Thread,
+                    ["the inference thread cannot be started: {error}"]
+                );
                 Err(gst::StateChangeError)
             }
         }
@@ -846,8 +921,22 @@ impl ComfyInfer {
         let counts = &state.counts;
         let mean = |total: u64| total / counts.batches.max(1);
         let builder = gst::Structure::builder("stats")
-            .field("model", state.loaded.as_ref().map(|(_, _, e)| e.spec().name.clone()).unwrap_or_default())
-            .field("runtime", state.loaded.as_ref().map(|(_, _, e)| e.spec().runtime.clone()).unwrap_or_default())
+            .field(
+                "model",
+                state
+                    .loaded
+                    .as_ref()
+                    .map(|(_, _, e)| e.spec().name.clone())
+                    .unwrap_or_default(),
+            )
+            .field(
+                "runtime",
+                state
+                    .loaded
+                    .as_ref()
+                    .map(|(_, _, e)| e.spec().runtime.clone())
+                    .unwrap_or_default(),
+            )
             .field("batches", counts.batches)
             .field("frames", counts.frames)
             .field("padded", counts.padded)
@@ -861,7 +950,12 @@ impl ComfyInfer {
             .field("run-ns", mean(counts.run))
             .field("output-ns", mean(counts.output))
             .field("latency-ns", state.turnaround.answer().as_nanos() as u64);
-        builder.field("output-caps", state.output.as_ref().map(ToString::to_string).unwrap_or_default()).build()
+        builder
+            .field(
+                "output-caps",
+                state.output.as_ref().map(ToString::to_string).unwrap_or_default(),
+            )
+            .build()
     }
 }
 
@@ -880,4 +974,3 @@ impl Counts {
         self.output += other.output;
     }
 }
-

@@ -44,7 +44,10 @@ glib::wrapper! {
 #[allow(missing_docs)]
 pub enum Backend {
     #[default]
-    #[enum_value(name = "Auto: the best that works on this machine; stats says which and why", nick = "auto")]
+    #[enum_value(
+        name = "Auto: the best that works on this machine; stats says which and why",
+        nick = "auto"
+    )]
     Auto,
     #[enum_value(name = "CPU: ONNX Runtime on the processor", nick = "cpu")]
     Cpu,

@@ -17,19 +17,29 @@ pub(super) enum Refused {
 }
 
 /// Chooses output caps and a pool; the caps event is the caller's to push before anything else.
-pub(super) fn negotiate(srcpad: &gst::Pad, prepared: &Prepared, in_flight: usize) -> Result<(gst::Caps, Outside), Refused> {
-    let image = prepared.tensors.as_ref().and_then(|(info, geometry)| Some((info, geometry.output.as_ref()?)));
+pub(super) fn negotiate(
+    srcpad: &gst::Pad,
+    prepared: &Prepared,
+    in_flight: usize,
+) -> Result<(gst::Caps, Outside), Refused> {
+    let image = prepared
+        .tensors
+        .as_ref()
+        .and_then(|(info, geometry)| Some((info, geometry.output.as_ref()?)));
     let Some((input, (port, tensor))) = image else {
         // Frames go on as they are.
         return Ok((prepared.caps.clone(), Outside::untouched(prepared.generation)));
     };
     let (width, height) = (tensor.width as u32, tensor.height as u32);
-    let wanted: Vec<gst_video::VideoInfo> =
-        formats(input).filter_map(|format| output_info(input, format, width, height)).collect();
+    let wanted: Vec<gst_video::VideoInfo> = formats(input)
+        .filter_map(|format| output_info(input, format, width, height))
+        .collect();
     let mut filter = gst::Caps::new_empty();
     for info in &wanted {
         if let Ok(caps) = info.to_caps() {
-            filter.make_mut().append(batchcaps::of_frames(&caps, Some(prepared.capacity)));
+            filter
+                .make_mut()
+                .append(batchcaps::of_frames(&caps, Some(prepared.capacity)));
         }
     }
     let allowed = srcpad.peer_query_caps(Some(&filter));
@@ -49,8 +59,10 @@ pub(super) fn negotiate(srcpad: &gst::Pad, prepared: &Prepared, in_flight: usize
     };
     let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
     let from = FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?;
-    let scale = (output.width() != input.width() || output.height() != input.height())
-        .then(|| Scale { from: input.clone(), to: output.clone() });
+    let scale = (output.width() != input.width() || output.height() != input.height()).then(|| Scale {
+        from: input.clone(),
+        to: output.clone(),
+    });
     let pool = pool(srcpad, &caps, &output, prepared.capacity * (in_flight + 2) + 1)
         .map_err(|error| Refused::Text(format!("no buffer pool for {caps}: {error}")))?;
     let outside = Outside::new(prepared.generation, *port, input.clone(), output, from, scale, pool);
@@ -60,7 +72,8 @@ pub(super) fn negotiate(srcpad: &gst::Pad, prepared: &Prepared, in_flight: usize
 /// The input's own format first.
 fn formats(input: &gst_video::VideoInfo) -> impl Iterator<Item = PixelFormat> {
     let own = video::image_spec(input).map(|spec| spec.format);
-    own.into_iter().chain(PixelFormat::ALL.into_iter().filter(move |format| Some(*format) != own))
+    own.into_iter()
+        .chain(PixelFormat::ALL.into_iter().filter(move |format| Some(*format) != own))
 }
 
 fn output_info(
@@ -75,11 +88,18 @@ fn output_info(
         * gst::Fraction::new(input.width() as i32, width as i32)
         * gst::Fraction::new(height as i32, input.height() as i32);
     let colorimetry = input.colorimetry();
-    let builder = gst_video::VideoInfo::builder(format, width, height).fps(input.fps()).par(par);
+    let builder = gst_video::VideoInfo::builder(format, width, height)
+        .fps(input.fps())
+        .par(par);
     let kind = |format: gst_video::VideoFormat| gst_video::VideoFormatInfo::from_format(format);
     let same = kind(format).is_yuv() == input.format_info().is_yuv()
         && kind(format).is_gray() == input.format_info().is_gray();
-    if same { builder.colorimetry(&colorimetry).build() } else { builder.build() }.ok()
+    if same {
+        builder.colorimetry(&colorimetry).build()
+    } else {
+        builder.build()
+    }
+    .ok()
 }
 
 /// Downstream's pool where it is large enough for what is in flight, else our own.
@@ -95,7 +115,9 @@ fn pool(
     let frames = batchcaps::of_batches(caps);
     if answered {
         for (pool, size, min, max) in query.allocation_pools() {
-            let Some(pool) = pool.filter(|_| max == 0 || max as usize >= needed) else { continue };
+            let Some(pool) = pool.filter(|_| max == 0 || max as usize >= needed) else {
+                continue;
+            };
             let size = size.max(info.size() as u32);
             let max = if max == 0 { 0 } else { max };
             if let Ok(pool) = configure(pool, &frames, size, min, max, video_meta, &query) {

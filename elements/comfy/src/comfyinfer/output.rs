@@ -51,7 +51,10 @@ impl From<gst::FlowError> for Broken {
 impl Outside {
     /// For engines that make no pictures.
     pub(super) fn untouched(generation: u64) -> Self {
-        Self { generation, image: None }
+        Self {
+            generation,
+            image: None,
+        }
     }
 
     pub(super) fn new(
@@ -63,8 +66,20 @@ impl Outside {
         scale: Option<Scale>,
         pool: gst::BufferPool,
     ) -> Self {
-        let image = Image { port, input, output, from, scale, pool, last: BTreeMap::new(), converter: None };
-        Self { generation, image: Some(image) }
+        let image = Image {
+            port,
+            input,
+            output,
+            from,
+            scale,
+            pool,
+            last: BTreeMap::new(),
+            converter: None,
+        };
+        Self {
+            generation,
+            image: Some(image),
+        }
     }
 
     /// The pool, so that a wait for its buffers can be ended.
@@ -81,7 +96,10 @@ impl Outside {
         on_error: OnError,
         counts: &mut Counts,
     ) -> Result<(), Broken> {
-        let tensors = prepared.tensors.as_ref().map_or(&[][..], |(_, geometry)| &geometry.tensors);
+        let tensors = prepared
+            .tensors
+            .as_ref()
+            .map_or(&[][..], |(_, geometry)| &geometry.tensors);
         for (slot, frame) in batch.frames.iter_mut().enumerate() {
             frame.status = Status::Inferred;
             if let Some(image) = &mut self.image {
@@ -127,9 +145,12 @@ impl Outside {
                 // The picture's memory by reference, everything else of this frame.
                 let mut output = gst::Buffer::new();
                 let target = output.get_mut().expect("a new buffer is writable");
-                last.copy_into(target, gst::BufferCopyFlags::MEMORY, ..).map_err(|e| Broken::Text(e.to_string()))?;
+                last.copy_into(target, gst::BufferCopyFlags::MEMORY, ..)
+                    .map_err(|e| Broken::Text(e.to_string()))?;
                 if let Some(meta) = last.meta::<gst_video::VideoMeta>() {
-                    let _ = meta.upcast_ref().transform(target, &gst::meta::MetaTransformCopy::new(..));
+                    let _ = meta
+                        .upcast_ref()
+                        .transform(target, &gst::meta::MetaTransformCopy::new(..));
                 }
                 restore(&frame.input, target, image.scale.as_ref());
                 (frame.output, frame.status) = (Some(output), Status::Duplicated);

@@ -14,7 +14,11 @@ pub(super) struct Scale {
 /// Gives `output` everything of `input` but its picture.
 pub(super) fn restore(input: &gst::BufferRef, output: &mut gst::BufferRef, scale: Option<&Scale>) {
     // Cannot fail: flags and timestamps need no memory.
-    let _ = input.copy_into(output, gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS, ..);
+    let _ = input.copy_into(
+        output,
+        gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS,
+        ..,
+    );
     input.foreach_meta(|meta| {
         copy_meta(&meta, output, scale);
         std::ops::ControlFlow::Continue(())
@@ -31,11 +35,14 @@ fn copy_meta(meta: &gst::MetaRef<'_, gst::Meta>, target: &mut gst::BufferRef, sc
     if meta.has_tag_by_quark(glib::Quark::from_str("colorspace")) {
         return;
     }
-    let sized = ["size", "orientation"].iter().any(|tag| meta.has_tag_by_quark(glib::Quark::from_str(*tag)));
+    let sized = ["size", "orientation"]
+        .iter()
+        .any(|tag| meta.has_tag_by_quark(glib::Quark::from_str(*tag)));
     let copied = match scale {
-        Some(scale) if sized => {
-            meta.transform(target, &gst_video::video_meta::VideoMetaTransformScale::new(&scale.from, &scale.to))
-        }
+        Some(scale) if sized => meta.transform(
+            target,
+            &gst_video::video_meta::VideoMetaTransformScale::new(&scale.from, &scale.to),
+        ),
         _ => meta.transform(target, &gst::meta::MetaTransformCopy::new(..)),
     };
     // A meta that cannot be scaled or copied says so by failing, and stays behind.

@@ -145,7 +145,11 @@ impl State {
     /// READY to PAUSED: everything but the loaded engine starts anew. Answers the new epoch.
     pub(super) fn start(&mut self) -> u64 {
         let (epoch, loaded) = (self.epoch + 1, self.loaded.take());
-        *self = Self { epoch, loaded, ..Self::new() };
+        *self = Self {
+            epoch,
+            loaded,
+            ..Self::new()
+        };
         self.to_run.push_back(Work::Load);
         epoch
     }
@@ -153,7 +157,12 @@ impl State {
     /// PAUSED to READY: the worker ends, frames and tensors are let go.
     pub(super) fn clear(&mut self) {
         let (epoch, loaded, loading) = (self.epoch + 1, self.loaded.take(), self.loading);
-        *self = Self { epoch, loaded, loading, ..Self::new() };
+        *self = Self {
+            epoch,
+            loaded,
+            loading,
+            ..Self::new()
+        };
     }
 
     /// Drops batches and events on their way; preparations stay. Lanes that come back are taken in.

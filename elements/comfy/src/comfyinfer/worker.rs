@@ -79,14 +79,22 @@ impl ComfyInfer {
     /// Opens the model unless it is open already. None: the thread is to end.
     fn load<'a>(&'a self, mut state: MutexGuard<'a, State>, epoch: u64, settings: &Settings) -> Option<()> {
         let request = settings.request();
-        if state.loaded.as_ref().is_some_and(|(known, name, _)| *known == request && *name == settings.shared) {
+        if state
+            .loaded
+            .as_ref()
+            .is_some_and(|(known, name, _)| *known == request && *name == settings.shared)
+        {
             self.room.wake();
             return Some(());
         }
         state.loaded = None;
         state.loading = true;
         drop(state);
-        let what = if request.model.is_empty() { "null engine" } else { request.model.as_str() };
+        let what = if request.model.is_empty() {
+            "null engine"
+        } else {
+            request.model.as_str()
+        };
         self.progress(gst::ProgressType::Start, &format!("loading {what}"));
         let progress = |progress: Progress| self.progress(gst::ProgressType::Continue, &progress.what);
         let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(&request, settings, &progress)));
@@ -132,7 +140,9 @@ impl ComfyInfer {
         settings: &Settings,
         caps: gst::Caps,
     ) -> Option<()> {
-        let Some((_, _, engine)) = &state.loaded else { return None };
+        let Some((_, _, engine)) = &state.loaded else {
+            return None;
+        };
         let engine = engine.clone();
         let capacity = batchcaps::capacity(&caps).unwrap_or(1);
         let frames = batchcaps::of_batches(&caps);
@@ -145,11 +155,18 @@ impl ComfyInfer {
                 Err(_) => {
                     drop(state);
                     let reason = format!("caps {frames} are not raw video in system memory");
-                    self.fail(&engine::Error::Fit { model: engine.spec().name.clone(), reason });
+                    self.fail(&engine::Error::Fit {
+                        model: engine.spec().name.clone(),
+                        reason,
+                    });
                     return None;
                 }
             };
-            let wanted = LaneRequest { width: info.width() as usize, height: info.height() as usize, batch: capacity };
+            let wanted = LaneRequest {
+                width: info.width() as usize,
+                height: info.height() as usize,
+                batch: capacity,
+            };
             let known = state.prepared.as_ref().filter(|_| state.request == Some(wanted));
             match known.and_then(|prepared| prepared.tensors.as_ref()) {
                 // Only the rate, the format or the colours have changed: the tensors stay as they are.
@@ -190,7 +207,11 @@ impl ComfyInfer {
             }
         } else if engine.is_identity() && state.free.is_empty() && state.prepared.is_none() {
             // Its lanes only take time.
-            let any = LaneRequest { width: 1, height: 1, batch: batchcaps::MAX_BATCH };
+            let any = LaneRequest {
+                width: 1,
+                height: 1,
+                batch: batchcaps::MAX_BATCH,
+            };
             for _ in 0..settings.in_flight {
                 match engine.lane(&any) {
                     Ok(lane) => {
@@ -205,11 +226,20 @@ impl ComfyInfer {
                 }
             }
         }
-        let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        let rate = frames
+            .structure(0)
+            .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
         state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
         state.caps_ready += 1;
         let (number, generation) = (state.caps_ready, state.generation);
-        let prepared = Arc::new(Prepared { number, generation, engine, caps, capacity, tensors });
+        let prepared = Arc::new(Prepared {
+            number,
+            generation,
+            engine,
+            caps,
+            capacity,
+            tensors,
+        });
         state.prepared = Some(prepared.clone());
         state.request = request;
         state.to_push.push_back(Done::Prepared(prepared));
@@ -228,7 +258,10 @@ impl ComfyInfer {
     ) -> Result<Vec<Box<dyn engine::Lane>>, engine::Error> {
         let name = &engine.spec().name;
         let LaneRequest { width, height, batch } = request;
-        self.progress(gst::ProgressType::Start, &format!("warming up {name} for {width}x{height}, batches up to {batch}"));
+        self.progress(
+            gst::ProgressType::Start,
+            &format!("warming up {name} for {width}x{height}, batches up to {batch}"),
+        );
         let mut lanes = Vec::with_capacity(count);
         for number in 0..count {
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.lane(request)));
@@ -246,9 +279,15 @@ impl ComfyInfer {
             let start = now();
             lane.run(*batch)?;
             let time = now() - start;
-            self.state.lock().turnaround.expect(std::time::Duration::from_nanos(time));
+            self.state
+                .lock()
+                .turnaround
+                .expect(std::time::Duration::from_nanos(time));
         }
-        self.progress(gst::ProgressType::Complete, &format!("{name} is ready for {width}x{height}"));
+        self.progress(
+            gst::ProgressType::Complete,
+            &format!("{name} is ready for {width}x{height}"),
+        );
         Ok(lanes)
     }
 
@@ -291,5 +330,9 @@ pub(super) fn now() -> u64 {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("?")
 }

@@ -17,7 +17,11 @@ use crate::video;
 use crate::wake::Waker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("comfyunbatch", gst::DebugColorFlags::empty(), Some("Frames out of batches"))
+    gst::DebugCategory::new(
+        "comfyunbatch",
+        gst::DebugColorFlags::empty(),
+        Some("Frames out of batches"),
+    )
 });
 
 const PROP_PACING: &str = "pacing";
@@ -63,7 +67,12 @@ impl ObjectSubclass for ComfyUnbatch {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
             })
             .build();
-        Self { sinkpad, settings: Mutex::default(), state: Mutex::new(State::new()), removed: Waker::default() }
+        Self {
+            sinkpad,
+            settings: Mutex::default(),
+            state: Mutex::new(State::new()),
+            removed: Waker::default(),
+        }
     }
 }
 
@@ -178,7 +187,13 @@ impl ElementImpl for ComfyUnbatch {
                 let mut state = self.state.lock();
                 let (timeline, streams) = (std::mem::take(&mut state.timeline), std::mem::take(&mut state.streams));
                 let pacing = state.pacing;
-                *state = State { timeline, streams, pacing, running: true, ..State::new() };
+                *state = State {
+                    timeline,
+                    streams,
+                    pacing,
+                    running: true,
+                    ..State::new()
+                };
             }
             gst::StateChange::PausedToReady => self.stop(),
             _ => (),
@@ -230,7 +245,9 @@ impl ComfyUnbatch {
             let number = frame.stream;
             state = self.make_room(state, number)?;
             let caps = state.caps_for(number);
-            let Some(stream) = state.streams.get_mut(&number) else { continue };
+            let Some(stream) = state.streams.get_mut(&number) else {
+                continue;
+            };
             if stream.void || stream.flow.is_err() {
                 continue;
             }
@@ -299,7 +316,9 @@ impl ComfyUnbatch {
             gst::EventView::Segment(_) => state.caps_for(number),
             _ => None,
         };
-        let Some(stream) = state.streams.get_mut(&number) else { return Ok(state) };
+        let Some(stream) = state.streams.get_mut(&number) else {
+            return Ok(state);
+        };
         let restarts = event.type_() == gst::EventType::StreamStart && stream.flow == Err(gst::FlowError::Eos);
         if restarts {
             stream.flow = Ok(gst::FlowSuccess::Ok);
@@ -415,7 +434,9 @@ impl ComfyUnbatch {
                 let pads = self.pads();
                 // Frames of several streams come from one pool, which no single peer can give.
                 let [pad] = pads.as_slice() else { return false };
-                let (Some(caps), need_pool) = query.get_owned() else { return false };
+                let (Some(caps), need_pool) = query.get_owned() else {
+                    return false;
+                };
                 let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
                 if !pad.peer_query(&mut inner) {
                     return false;
@@ -450,7 +471,11 @@ impl ComfyUnbatch {
         // With several streams an event is for the one it came from. LATENCY and RECONFIGURE are about all of them.
         let several = self.state.lock().streams.len() > 1;
         let shared = matches!(event.type_(), gst::EventType::Latency | gst::EventType::Reconfigure);
-        let event = if several && !shared { stream::address(event, pad.stream()) } else { event };
+        let event = if several && !shared {
+            stream::address(event, pad.stream())
+        } else {
+            event
+        };
         self.sinkpad.push_event(event)
     }
 
@@ -461,10 +486,14 @@ impl ComfyUnbatch {
                 if !self.sinkpad.peer_query(query) {
                     return false;
                 }
-                let QueryViewMut::Latency(query) = query.view_mut() else { return false };
+                let QueryViewMut::Latency(query) = query.view_mut() else {
+                    return false;
+                };
                 let (live, min, max) = query.result();
                 let state = self.state.lock();
-                let own = state.frame.map_or(gst::ClockTime::ZERO, |frame| frame * state.bound as u64);
+                let own = state
+                    .frame
+                    .map_or(gst::ClockTime::ZERO, |frame| frame * state.bound as u64);
                 query.set(live, min, max.map(|max| max + own));
                 true
             }
@@ -474,7 +503,8 @@ impl ComfyUnbatch {
                     Some(caps) => caps,
                     None => batchcaps::of_batches(&self.sinkpad.peer_query_caps(filter.as_ref())),
                 };
-                let mut result = batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
+                let mut result =
+                    batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
                 if let Some(filter) = query.filter() {
                     result = filter.intersect_with_mode(&result, gst::CapsIntersectMode::First);
                 }
@@ -558,7 +588,9 @@ impl ComfyUnbatch {
     fn stream_flushing(&self, number: u32) {
         let pad = {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else { return };
+            let Some(stream) = state.streams.get_mut(&number) else {
+                return;
+            };
             stream.void = true;
             stream.flush();
             stream.pad.clone()
@@ -569,23 +601,29 @@ impl ComfyUnbatch {
     }
 
     fn stream_flushed(&self, number: u32, reset_time: bool) {
-        let Some(pad) = self.state.lock().streams.get(&number).filter(|s| s.void).map(|s| s.pad.clone()) else { return };
+        let Some(pad) = self
+            .state
+            .lock()
+            .streams
+            .get(&number)
+            .filter(|s| s.void)
+            .map(|s| s.pad.clone())
+        else {
+            return;
+        };
         pad.push_event(gst::event::FlushStop::new(reset_time));
         {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else { return };
+            let Some(stream) = state.streams.get_mut(&number) else {
+                return;
+            };
             (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
             stream.segment = gst::FormattedSegment::new();
         }
         self.start_task(&pad);
     }
 
-    fn src_activate(
-        &self,
-        pad: &ComfyStreamPad,
-        mode: gst::PadMode,
-        active: bool,
-    ) -> Result<(), gst::LoggableError> {
+    fn src_activate(&self, pad: &ComfyStreamPad, mode: gst::PadMode, active: bool) -> Result<(), gst::LoggableError> {
         if mode != gst::PadMode::Push {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
@@ -595,11 +633,18 @@ impl ComfyUnbatch {
             }
             self.start_task(pad);
         } else {
-            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()).filter(|s| s.pad == *pad) {
+            if let Some(stream) = self
+                .state
+                .lock()
+                .streams
+                .get_mut(&pad.stream())
+                .filter(|s| s.pad == *pad)
+            {
                 stream.flush();
             }
             self.removed.wake();
-            pad.stop_task().map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
+            pad.stop_task()
+                .map_err(|_| gst::loggable_error!(CAT, "task did not stop"))?;
         }
         Ok(())
     }
@@ -613,7 +658,11 @@ impl ComfyUnbatch {
             }
         });
         if started.is_err() {
-            gst::element_imp_error!(self, gst::CoreError::StateChange, ["the streaming thread cannot be started"]);
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::StateChange,
+                ["the streaming thread cannot be started"]
+            );
         }
     }
 
@@ -632,7 +681,13 @@ impl ComfyUnbatch {
         let number = pad.stream();
         let mut state = self.state.lock();
         let item = loop {
-            let State { streams, timeline, latency, pacing, .. } = &mut *state;
+            let State {
+                streams,
+                timeline,
+                latency,
+                pacing,
+                ..
+            } = &mut *state;
             let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
                 drop(state);
                 let _ = pad.pause_task();
@@ -642,7 +697,9 @@ impl ComfyUnbatch {
             let due = match (*pacing, stream.queue.front()) {
                 (Pacing::Pts, Some(Item::Frame(frame))) => {
                     let running = frame.pts().and_then(|pts| stream.segment.to_running_time(pts));
-                    running.zip(self.obj().base_time()).and_then(|(time, base)| timeline.at(base + time + *latency))
+                    running
+                        .zip(self.obj().base_time())
+                        .and_then(|(time, base)| timeline.at(base + time + *latency))
                 }
                 _ => None,
             };
@@ -675,7 +732,11 @@ impl ComfyUnbatch {
             Item::Event(event) => {
                 let is_eos = event.type_() == gst::EventType::Eos;
                 pad.push_event(event);
-                if is_eos { Err(gst::FlowError::Eos) } else { Ok(gst::FlowSuccess::Ok) }
+                if is_eos {
+                    Err(gst::FlowError::Eos)
+                } else {
+                    Ok(gst::FlowSuccess::Ok)
+                }
             }
             Item::Remove => {
                 self.remove_stream(number);
@@ -685,7 +746,13 @@ impl ComfyUnbatch {
         let Err(error) = flow else { return };
         gst::debug!(CAT, obj = pad, "downstream answered {error:?}");
         let mut state = self.state.lock();
-        let Some(stream) = state.streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else { return };
+        let Some(stream) = state
+            .streams
+            .get_mut(&number)
+            .filter(|s| s.pad == *pad && s.flow.is_ok())
+        else {
+            return;
+        };
         stream.flow = Err(error);
         let leaves = stream.queue.iter().any(|item| matches!(item, Item::Remove));
         stream.queue.clear();

@@ -41,5 +41,10 @@ pub enum Pacing {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    gst::Element::register(Some(plugin), "comfyunbatch", gst::Rank::NONE, ComfyUnbatch::static_type())
+    gst::Element::register(
+        Some(plugin),
+        "comfyunbatch",
+        gst::Rank::NONE,
+        ComfyUnbatch::static_type(),
+    )
 }

@@ -120,7 +120,10 @@ impl State {
         let frames = batchcaps::of_batches(batch);
         let size = batchcaps::capacity(batch).unwrap_or(1);
         self.bound = 2 * size;
-        let rate = frames.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok()).filter(|r| r.numer() > 0);
+        let rate = frames
+            .structure(0)
+            .and_then(|s| s.get::<gst::Fraction>("framerate").ok())
+            .filter(|r| r.numer() > 0);
         self.frame = rate.map(video::frame_duration);
         if self.caps.as_ref().is_none_or(|caps| !caps.is_strictly_equal(&frames)) {
             self.caps = Some(frames);
@@ -160,6 +163,8 @@ impl State {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.streams.values().all(|s| s.queue.is_empty() && (s.idle || s.flow.is_err()))
+        self.streams
+            .values()
+            .all(|s| s.queue.is_empty() && (s.idle || s.flow.is_err()))
     }
 }

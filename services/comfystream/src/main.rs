@@ -1,0 +1,3 @@
+//! `comfystream`.
+
+fn main() {}
