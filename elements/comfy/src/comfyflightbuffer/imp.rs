@@ -604,10 +604,11 @@ impl ComfyFlightBuffer {
                 next => break next,
             }
         };
-        let burst = self.burst(&mut state);
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
+                // Told when it is pushed: an event before the first frame would take the word along unsaid.
+                let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
                     self.srcpad.push_event(burst.event());
