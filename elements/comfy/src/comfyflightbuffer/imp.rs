@@ -640,10 +640,10 @@ impl ComfyFlightBuffer {
                 }
                 self.srcpad.push(buffer)
             }
+            // Also EOS: upstream is refused by its own flag, and a stream-start may stand behind it already.
             Item::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
                 self.srcpad.push_event(event);
-                if is_eos { Err(gst::FlowError::Eos) } else { return }
+                return;
             }
             Item::Barrier => return,
         };
