@@ -9,6 +9,7 @@ pub mod bench;
 pub mod frames;
 pub mod models;
 pub mod pipeline;
+pub mod story;
 pub mod tap;
 pub mod temp;
 
