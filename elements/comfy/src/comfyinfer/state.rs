@@ -82,6 +82,23 @@ pub(super) struct Counts {
     pub(super) output: u64,
 }
 
+impl Counts {
+    /// Adds a batch's.
+    pub(super) fn add(&mut self, other: &Counts) {
+        self.batches += u64::from(other.frames > 0);
+        self.frames += other.frames;
+        self.padded += other.padded;
+        self.failed += other.failed;
+        self.passed += other.passed;
+        self.held += other.held;
+        self.non_finite += other.non_finite;
+        self.tensors += other.tensors;
+        self.convert += other.convert;
+        self.run += other.run;
+        self.output += other.output;
+    }
+}
+
 /// The engine that is loaded, kept over a stop so that the next start is quick.
 pub(super) type Loaded = (OpenRequest, Option<String>, Arc<dyn Engine>);
 
