@@ -328,7 +328,7 @@ impl ComfyBatch {
             }
             EventView::FlushStop(stop) => {
                 let reset = stop.resets_time();
-                self.flush_stop(stream, reset, event);
+                self.flush_stop(pad, reset, event);
                 return Ok(gst::FlowSuccess::Ok);
             }
             _ if !event.is_serialized() => {
@@ -450,13 +450,14 @@ impl ComfyBatch {
         }
     }
 
-    fn flush_stop(&self, stream: u32, reset_time: bool, event: gst::Event) {
+    fn flush_stop(&self, pad: &ComfyStreamPad, reset_time: bool, event: gst::Event) {
+        let (stream, sticky) = (pad.stream(), stream::sticky(pad));
         let alone = self.state.lock().is_flushed_alone(stream);
         if alone {
             self.srcpad.push_event(event);
         }
         let mut state = self.state.lock();
-        state.flush_stop(stream, reset_time);
+        state.flush_stop(stream, reset_time, sticky);
         if state.pump() {
             self.added.wake();
         }

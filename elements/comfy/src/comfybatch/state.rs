@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_core::batch::latency::Waits;
-use comfy_core::batch::{Batcher, Entry, Next, Reason, Settings as BatchSettings};
+use comfy_core::batch::{Batcher, Cut, Entry, Next, Reason, Settings as BatchSettings};
 
 use super::Policy;
 use super::imp::Settings;
@@ -489,7 +489,8 @@ impl State {
         self.streams.get(&stream).is_some_and(|s| s.flushed_alone)
     }
 
-    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool) {
+    /// `sticky`: what still holds for the stream; it may have been on its way when the flush came.
+    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool, sticky: Vec<gst::Event>) {
         let alone = self.is_flushed_alone(number);
         if let Some(stream) = self.streams.get_mut(&number) {
             (stream.flushing, stream.flushed_alone, stream.eos) = (false, false, false);
@@ -505,9 +506,11 @@ impl State {
             self.segment_sent = false;
             self.flow = Ok(gst::FlowSuccess::Ok);
         } else {
-            let now = self.timeline.now();
             let word = stream::flushed(number, reset_time);
-            let _ = self.batcher.mark(now, number, word, comfy_core::batch::Cut::No);
+            let _ = self.batcher.mark(self.timeline.now(), number, word, Cut::No);
+        }
+        for event in sticky {
+            let _ = self.batcher.mark(self.timeline.now(), number, event, Cut::No);
         }
     }
 

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Leaky;
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
+use crate::stream;
 use crate::video;
 use crate::wake::{Timeline, Waker};
 
@@ -125,12 +126,18 @@ impl State {
         }
     }
 
-    fn reset(&mut self) {
-        self.buffer.flush().for_each(drop);
+    /// Answers the events that were dropped.
+    fn reset(&mut self) -> Vec<gst::Event> {
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Barrier => None,
+        };
+        let dropped = self.buffer.flush().filter_map(event).collect();
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
         self.announced = None;
+        dropped
     }
 }
 
@@ -388,9 +395,10 @@ impl ComfyFlightBuffer {
             EventView::FlushStop(_) => {
                 self.srcpad.push_event(event);
                 let mut state = self.state.lock();
-                state.reset();
+                let dropped = state.reset();
                 state.flow = Ok(gst::FlowSuccess::Ok);
                 drop(state);
+                stream::keep_sticky(&self.srcpad, dropped);
                 self.start_task();
                 return Ok(gst::FlowSuccess::Ok);
             }

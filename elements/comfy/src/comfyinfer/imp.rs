@@ -18,7 +18,7 @@ use super::worker::now;
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
 use crate::wake::Waker;
-use crate::{preference, video};
+use crate::{preference, stream, video};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -537,18 +537,19 @@ impl ComfyInfer {
             pool.set_flushing(false);
         }
         let mut state = self.state.lock();
-        state.flush();
+        let mut dropped = state.flush();
         // The run that was interrupted hands its lane back first, or it would be taken for a failure.
         while !state.worker_idle && !state.loading {
             self.room.wait(&mut state);
         }
-        state.flush();
+        dropped.extend(state.flush());
         let interrupts = state.interrupts.clone();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
         for interrupt in interrupts {
             interrupt.resume();
         }
+        stream::keep_sticky(&self.srcpad, dropped);
         self.start_task();
     }
 

@@ -377,7 +377,6 @@ impl ComfyUnbatch {
                 let mut state = self.state.lock();
                 state.running = true;
                 for stream in state.streams.values_mut() {
-                    stream.flush();
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
                 }
@@ -586,16 +585,17 @@ impl ComfyUnbatch {
     }
 
     fn stream_flushing(&self, number: u32) {
-        let pad = {
+        let (pad, dropped) = {
             let mut state = self.state.lock();
             let Some(stream) = state.streams.get_mut(&number) else {
                 return;
             };
             stream.void = true;
-            stream.flush();
-            stream.pad.clone()
+            let dropped = stream.flush();
+            (stream.pad.clone(), dropped)
         };
         self.removed.wake();
+        stream::keep_sticky(&pad, dropped);
         pad.push_event(gst::event::FlushStart::new());
         let _ = pad.pause_task();
     }
@@ -670,10 +670,12 @@ impl ComfyUnbatch {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.running = false;
-        for stream in state.streams.values_mut() {
-            stream.flush();
-        }
+        let dropped: Vec<_> = state.streams.values_mut().map(|s| (s.pad.clone(), s.flush())).collect();
         self.removed.wake();
+        drop(state);
+        for (pad, events) in dropped {
+            stream::keep_sticky(&pad, events);
+        }
     }
 
     /// One turn of a pad's task.
