@@ -185,7 +185,7 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
@@ -474,7 +474,7 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -508,7 +508,7 @@ impl ComfyInfer {
                 gst::element_imp_error!(
                     self,
                     gst::CoreError::Thread,
-                    ["the inference thread cannot be started: {error}"]
+                    ("the inference thread cannot be started: {error}")
                 );
                 Err(gst::StateChangeError)
             }

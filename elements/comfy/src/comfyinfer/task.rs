@@ -74,7 +74,7 @@ impl ComfyInfer {
             Err(Refused::Flow(flow)) => Err(flow),
             Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
             Err(Refused::Text(text)) => {
-                gst::element_imp_error!(self, gst::StreamError::Format, ["{text}"]);
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{text}"));
                 Err(gst::FlowError::NotNegotiated)
             }
         }
@@ -131,7 +131,7 @@ impl ComfyInfer {
                     }
                     Broken::Flow(flow) => Err(flow),
                     Broken::Text(text) => {
-                        gst::element_imp_error!(self, gst::StreamError::Failed, ["{text}"]);
+                        gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
                         Err(gst::FlowError::Error)
                     }
                 };
@@ -165,10 +165,10 @@ impl ComfyInfer {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                [
+                (
                     "model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once",
                     counts.non_finite
-                ]
+                )
             );
         }
         if relatency {
@@ -189,7 +189,7 @@ impl ComfyInfer {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ["{error}; {what} goes on in its place until it works again"]
+                ("{error}; {what} goes on in its place until it works again")
             );
         }
         let obj = self.obj();
