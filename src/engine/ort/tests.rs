@@ -269,6 +269,16 @@ fn outputs_that_follow_the_content_or_ignore_the_batch_are_refused_by_name() {
         places.contains("output `places` is i64 [1, n, 4], and came out as [1, 0, 4]"),
         "{places}"
     );
+    // All of a black picture, some of the next: the tensor that was made for the first does not fit.
+    let dark = text("dark_places", 1);
+    assert!(
+        dark.contains("output `places` is i64 [1, n, 4], and came out as [1, "),
+        "{dark}"
+    );
+    assert!(
+        dark.contains("where [1, 72, 4] was expected: it must have one size for all pictures"),
+        "{dark}"
+    );
     let whole = text("whole_batch", 4);
     assert!(
         whole.contains("output `mean` is f32 [3], and came out as [3] for 1 image of"),
@@ -474,7 +484,7 @@ fn lanes_of_one_engine_run_from_several_threads() {
         for batch in 1..=4 {
             let engine = &engine;
             scope.spawn(move || {
-                let mut lane = make_lane(&engine, size(16, 16, batch));
+                let mut lane = make_lane(engine, size(16, 16, batch));
                 for round in 0..50 {
                     let count = round % batch + 1;
                     (0..count).for_each(|slot| fill(&mut *lane, slot));
