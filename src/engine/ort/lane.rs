@@ -93,9 +93,9 @@ impl OrtLane {
     /// Runs every size once, on something that is not the picture from which the shapes were learnt.
     fn warm_up(&mut self) -> Result<(), Error> {
         let image = self.geometry.input;
-        // Values of an ordinary picture, none at the top of the range.
+        // Dark and bright next to each other, so that a small picture has both; none at the very top of the range.
         self.input.fill(0..self.capacity, |at| {
-            (at % 251) as f32 * image.scale[0] + image.bias[0]
+            (at * 97 % 251) as f32 * image.scale[0] + image.bias[0]
         });
         let mark = self.stop.halt.mark();
         for at in 0..self.sizes.len() {
