@@ -115,10 +115,6 @@ pub(super) struct State {
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
-    frames_in: u64,
-    frames_out: u64,
-    /// Batches by reason, in the order of [`REASONS`].
-    reasons: [u64; REASONS.len()],
 }
 
 impl State {
@@ -145,9 +141,6 @@ impl State {
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
-            frames_in: 0,
-            frames_out: 0,
-            reasons: [0; REASONS.len()],
         };
         state.apply();
         state
@@ -385,7 +378,6 @@ impl State {
         }
         let sequence = stream.sequence;
         stream.sequence += 1;
-        self.frames_in += 1;
         let running = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
         Ok((stream.group, running, sequence))
     }
@@ -554,7 +546,6 @@ impl State {
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
         self.timed_out |= reason == Reason::Timeout;
-        self.reasons[REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0)] += 1;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {
@@ -585,7 +576,6 @@ impl State {
                 }
             }
         }
-        self.frames_out += batch.frames.len() as u64;
         let group = match batch.frames.is_empty() {
             false => Some(group),
             true => from
@@ -656,17 +646,18 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
-        let fill = self.frames_out as f64 / (self.sequence.max(1) * self.size() as u64) as f64;
+        let counts = self.batcher.stats();
+        let fill = counts.frames_out as f64 / (counts.batches.max(1) * self.size() as u64) as f64;
         let mut stats = gst::Structure::builder("stats")
             .field("streams", self.streams.len() as u32)
             .field("batch-size", self.size() as u32)
             .field("live", self.live)
-            .field("batches", self.sequence)
-            .field("frames-in", self.frames_in)
-            .field("frames-out", self.frames_out)
+            .field("batches", counts.batches)
+            .field("frames-in", counts.frames_in)
+            .field("frames-out", counts.frames_out)
             .field("fill", fill);
-        for ((_, name), count) in REASONS.iter().zip(self.reasons) {
-            stats = stats.field(*name, count);
+        for (reason, name) in REASONS {
+            stats = stats.field(name, counts.batches_by_reason[reason as usize]);
         }
         stats.build()
     }
