@@ -612,7 +612,10 @@ impl ComfyFlightBuffer {
                 next => break next,
             }
         };
-        let burst = self.burst(&mut state);
+        let burst = match next {
+            Next::Frame { .. } => self.burst(&mut state),
+            _ => None,
+        };
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
@@ -668,9 +671,18 @@ impl ComfyFlightBuffer {
         let Item::Frame(buffer) = item else { return };
         gst::debug!(CAT, imp = self, "dropped {:?}: {why:?}", buffer.pts());
         if why == Why::Late {
-            let stats = self.state.lock().buffer.stats();
+            let (stats, running, stream) = {
+                let state = self.state.lock();
+                let segment = &state.segment;
+                let time = |to: fn(&gst::FormattedSegment<_>, gst::ClockTime) -> _| {
+                    buffer.pts().and_then(|pts| to(segment, pts))
+                };
+                let (running, stream) = (time(|s, t| s.to_running_time(t)), time(|s, t| s.to_stream_time(t)));
+                (state.buffer.stats(), running, stream)
+            };
             let message = gst::message::Qos::builder(true)
-                .running_time(buffer.pts())
+                .running_time(running)
+                .stream_time(stream)
                 .timestamp(buffer.pts())
                 .duration(buffer.duration())
                 .stats(
@@ -739,12 +751,10 @@ impl ComfyFlightBuffer {
             .field("capacity", stats.capacity as u32)
             .field("threshold", stats.threshold_frames as u32);
         let builder = match change {
-            Change::Filling { expected, .. } => builder.field("state", "filling").field(
-                "expected-start",
-                expected
-                    .and_then(|d| gst::ClockTime::try_from(d).ok())
-                    .unwrap_or(gst::ClockTime::NONE.unwrap_or_default()),
-            ),
+            Change::Filling { expected, .. } => {
+                let start = expected.and_then(|d| gst::ClockTime::try_from(d).ok());
+                builder.field("state", "filling").field_if_some("expected-start", start)
+            }
             Change::Running => builder.field("state", "running"),
             Change::Underrun => builder.field("state", "underrun"),
             Change::Overrun { dropped } => builder.field("state", "overrun").field("dropped", dropped),
