@@ -52,23 +52,22 @@ fn main() -> Result<()> {
             gst::element_error!(bin, gst::CoreError::Negotiation, ["{kind} cannot be linked: {error}"]);
         }
     });
-    comfy_examples::play(&pipeline, |message| {
-        if let gst::MessageView::Progress(progress) = message.view() {
-            println!("{}", progress.get().2);
-        }
+    let infer = element("infer")?;
+    let mut stats = gst::Structure::new_empty("stats");
+    comfy_examples::play(&pipeline, |message| match message.view() {
+        gst::MessageView::Progress(progress) => println!("{}", progress.get().2),
+        // Counters begin anew with each start, so they are read before the stop.
+        gst::MessageView::Eos(_) => stats = infer.property("stats"),
+        _ => (),
     })?;
 
-    let stats = element("infer")?.property::<gst::Structure>("stats");
-    let frames: u64 = stats.get("frames")?;
+    let (frames, batches): (u64, u64) = (stats.get("frames")?, stats.get("batches")?);
     let size = std::fs::metadata(&output)?.len();
     if own {
         std::fs::remove_dir_all(&folder)?;
     }
     ensure!(frames > 0 && size > 0, "nothing was written");
-    println!(
-        "{frames} frames in {} batches, {size} bytes of mp4",
-        stats.get::<u64>("batches")?
-    );
+    println!("{frames} frames in {batches} batches, {size} bytes of mp4");
     Ok(())
 }
 

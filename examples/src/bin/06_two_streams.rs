@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 /// A source for pad `sink_<number>`; the one of stream 2 lets its pad go at its end.
 fn source(pipeline: &gst::Pipeline, batch: &gst::Element, number: usize) -> Result<()> {
     let text = format!(
-        "videotestsrc num-buffers={} pattern={number} ! video/x-raw,format=RGB,width=160,height=120,framerate=30/1",
+        "videotestsrc num-buffers={} pattern={number} ! capsfilter caps=video/x-raw,format=RGB,width=160,height=120,framerate=30/1",
         [48, 36, 10][number]
     );
     let branch = gst::parse::bin_from_description(&text, true)?;
