@@ -604,10 +604,10 @@ impl ComfyFlightBuffer {
                 next => break next,
             }
         };
-        let burst = self.burst(&mut state);
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
+                let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
                     self.srcpad.push_event(burst.event());
