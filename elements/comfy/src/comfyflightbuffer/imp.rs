@@ -405,7 +405,7 @@ impl ComfyFlightBuffer {
 
         let mut state = self.state.lock();
         let marker = match event.view() {
-            EventView::Eos(_) | EventView::Gap(_) => Marker::Releases,
+            EventView::Eos(_) | EventView::Gap(_) | EventView::SegmentDone(_) => Marker::Releases,
             _ => Marker::Ordered,
         };
         let (mut relatency, mut restart) = (false, false);
