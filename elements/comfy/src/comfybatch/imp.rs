@@ -376,6 +376,8 @@ impl ComfyBatch {
                 state.set_segment(stream, segment.segment());
                 Cut::Before(Reason::Segment)
             }
+            // Nothing follows until the application seeks again, which it may do once it has seen all frames.
+            EventView::SegmentDone(_) => Cut::Before(Reason::Segment),
             EventView::Eos(_) => {
                 state.set_eos(stream);
                 Cut::Before(Reason::Eos)

@@ -239,7 +239,9 @@ impl State {
     }
 
     fn bare_waits(&self) -> Waits {
-        let sending = self.streams.values().filter(|s| s.caps.is_some() && !s.eos);
+        // When all have ended, the answer stays what it was for the frames that are still on their way.
+        let ended = self.streams.values().all(|s| s.eos);
+        let sending = self.streams.values().filter(|s| s.caps.is_some() && (ended || !s.eos));
         Waits {
             size: self.size(),
             frame: self.frame_duration(),

@@ -413,7 +413,7 @@ impl ComfyFlightBuffer {
 
         let mut state = self.state.lock();
         let marker = match event.view() {
-            EventView::Eos(_) | EventView::Gap(_) => Marker::Releases,
+            EventView::Eos(_) | EventView::Gap(_) | EventView::SegmentDone(_) => Marker::Releases,
             _ => Marker::Ordered,
         };
         let (mut relatency, mut restart) = (false, false);
@@ -612,13 +612,10 @@ impl ComfyFlightBuffer {
                 next => break next,
             }
         };
-        let burst = match next {
-            Next::Frame { .. } => self.burst(&mut state),
-            _ => None,
-        };
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
+                let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
                     self.srcpad.push_event(burst.event());
