@@ -566,15 +566,15 @@ impl ComfyInfer {
 
     // --- output ---------------------------------------------------------------------------------------------
 
-    /// One turn of the src task.
-    fn step(&self) {
+    /// One turn of the src task. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let done = loop {
             if state.flow.is_err() {
                 state.task_idle = true;
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             match state.to_push.pop_front() {
                 Some(done) => break done,
@@ -609,6 +609,7 @@ impl ComfyInfer {
             self.room.wake();
             self.done.wake();
         }
+        true
     }
 
     fn renegotiate(&self, prepared: &Prepared) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -807,8 +808,9 @@ impl ComfyInfer {
     fn start_task(&self) {
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
