@@ -295,20 +295,20 @@ impl ComfyBatch {
             running,
             sequence,
         };
-        loop {
+        let now = loop {
             state.admits(stream)?;
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
-                Offer::Queued => break,
+                Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
                     self.removed.wait(&mut state);
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
-        }
+        };
         let relatency = state.learnt_frame_duration(stream, running);
-        if state.pump() {
+        if state.pump_at(now) {
             self.added.wake();
         }
         drop(state);
