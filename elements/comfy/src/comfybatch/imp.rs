@@ -295,20 +295,20 @@ impl ComfyBatch {
             running,
             sequence,
         };
-        loop {
+        let now = loop {
             state.admits(stream)?;
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
-                Offer::Queued => break,
+                Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
                     self.removed.wait(&mut state);
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
-        }
+        };
         let relatency = state.learnt_frame_duration(stream, running);
-        if state.pump() {
+        if state.pump_at(now) {
             self.added.wake();
         }
         drop(state);
@@ -611,8 +611,9 @@ impl ComfyBatch {
     fn start_task(&self) {
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
@@ -631,14 +632,14 @@ impl ComfyBatch {
         self.removed.wake();
     }
 
-    /// One turn of the src task.
-    fn step(&self) {
+    /// One turn of the src task. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let out = loop {
             if state.flow.is_err() {
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             state.pump();
             if let Some(out) = state.take() {
@@ -698,6 +699,7 @@ impl ComfyBatch {
         if relatency {
             self.post_latency();
         }
+        true
     }
 
     fn idle(&self, state: &mut MutexGuard<'_, State>) {

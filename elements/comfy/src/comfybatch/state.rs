@@ -518,9 +518,13 @@ impl State {
     /// Forms what is due, as far as there is room. True when the src task has to look: there is something to push,
     /// or another deadline.
     pub(super) fn pump(&mut self) -> bool {
+        self.pump_at(self.timeline.now())
+    }
+
+    /// The same, for a caller that has just read the clock.
+    pub(super) fn pump_at(&mut self, now: Duration) -> bool {
         let mut news = false;
         while self.ready.len() < READY {
-            let now = self.timeline.now();
             match self.batcher.next(now, &mut self.scratch) {
                 Next::Batch {
                     group,

@@ -567,8 +567,9 @@ impl ComfyFlightBuffer {
     fn start_task(&self) {
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
@@ -588,14 +589,14 @@ impl ComfyFlightBuffer {
         self.removed.wake();
     }
 
-    /// One turn of the src task: take what may leave and push it.
-    fn step(&self) {
+    /// One turn of the src task: take what may leave and push it. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let next = loop {
             if state.flow.is_err() {
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             let now = state.timeline.now();
             match state.buffer.next(now) {
@@ -638,6 +639,7 @@ impl ComfyFlightBuffer {
             }
             Next::Idle | Next::WaitUntil(_) => unreachable!("handled in the loop"),
         }
+        true
     }
 
     fn push(&self, item: Item, discont: bool) {

@@ -466,8 +466,9 @@ impl ComfyInfer {
     fn start_task(&self) {
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {

@@ -15,15 +15,15 @@ use super::worker::now;
 use crate::batchmeta::ComfyBatchMeta;
 
 impl ComfyInfer {
-    /// One turn of the src task.
-    pub(super) fn step(&self) {
+    /// One turn of the src task. False: the task is paused.
+    pub(super) fn step(&self) -> bool {
         let mut state = self.state.lock();
         let done = loop {
             if state.flow.is_err() {
                 state.task_idle = true;
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             match state.to_push.pop_front() {
                 Some(done) => break done,
@@ -54,6 +54,7 @@ impl ComfyInfer {
             self.room.wake();
             self.done.wake();
         }
+        true
     }
 
     fn renegotiate(&self, prepared: &Prepared) -> Result<gst::FlowSuccess, gst::FlowError> {

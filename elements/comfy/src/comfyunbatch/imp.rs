@@ -654,7 +654,8 @@ impl ComfyUnbatch {
         let weak = pad.downgrade();
         let started = pad.start_task(move || {
             if let (Some(element), Some(pad)) = (element.upgrade(), weak.upgrade()) {
-                element.imp().step(&pad);
+                // Until it has to stop: the way through the task and weak references costs more than a turn.
+                while element.imp().step(&pad) {}
             }
         });
         if started.is_err() {
@@ -678,8 +679,8 @@ impl ComfyUnbatch {
         }
     }
 
-    /// One turn of a pad's task.
-    fn step(&self, pad: &ComfyStreamPad) {
+    /// One turn of a pad's task. False: the task is paused.
+    fn step(&self, pad: &ComfyStreamPad) -> bool {
         let number = pad.stream();
         let mut state = self.state.lock();
         let item = loop {
@@ -693,7 +694,7 @@ impl ComfyUnbatch {
             let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
                 drop(state);
                 let _ = pad.pause_task();
-                return;
+                return false;
             };
             let added: Arc<Waker> = stream.added.clone();
             let due = match (*pacing, stream.queue.front()) {
@@ -741,7 +742,7 @@ impl ComfyUnbatch {
                 Ok(gst::FlowSuccess::Ok)
             }
         };
-        let Err(error) = flow else { return };
+        let Err(error) = flow else { return true };
         gst::debug!(CAT, obj = pad, "downstream answered {error:?}");
         let mut state = self.state.lock();
         let Some(stream) = state
@@ -749,7 +750,7 @@ impl ComfyUnbatch {
             .get_mut(&number)
             .filter(|s| s.pad == *pad && s.flow.is_ok())
         else {
-            return;
+            return true;
         };
         stream.flow = Err(error);
         let leaves = stream.queue.iter().any(|item| matches!(item, Item::Remove));
@@ -760,6 +761,7 @@ impl ComfyUnbatch {
         if leaves {
             self.remove_stream(number);
         }
+        true
     }
 
     fn post_latency(&self) {
