@@ -86,6 +86,13 @@ impl Video {
         buffer
     }
 
+    /// Paints a number over the picture of a frame, and changes nothing else of it.
+    pub fn paint(&self, buffer: &mut gst::BufferRef, number: u64) {
+        let mut frame =
+            gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, &self.info).expect("it can be mapped");
+        paint(&mut frame, number);
+    }
+
     fn finish(&self, buffer: &mut gst::Buffer, info: &gst_video::VideoInfo, number: u64) {
         let writable = buffer.get_mut().expect("new");
         {

@@ -2,12 +2,13 @@
 //!
 //! [`init`] comes first in every test. [`bench`] puts one element between pads of the test, on a clock that stands
 //! still until the test cranks it; [`pipeline`] runs whole pipelines to their end; [`frames`] paints numbers into
-//! frames, so that tests speak of identities and not of counts. Nothing here sleeps: every wait ends on the event it
+//! frames, so that tests speak of identities and not of counts, and [`passport`] says all that a frame carries. Nothing here sleeps: every wait ends on the event it
 //! waits for, and a deadline turns one that never comes into a failure with a name.
 
 pub mod bench;
 pub mod frames;
 pub mod models;
+pub mod passport;
 pub mod pipeline;
 pub mod story;
 pub mod tap;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use bench::Bench;
 pub use frames::Video;
+pub use passport::{Passport, Passports};
 pub use tap::{Seen, Tap};
 
 /// How long any wait of a test may last. Only a failure takes this long.

@@ -295,20 +295,20 @@ impl ComfyBatch {
             running,
             sequence,
         };
-        loop {
+        let now = loop {
             state.admits(stream)?;
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
-                Offer::Queued => break,
+                Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
                     self.removed.wait(&mut state);
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
-        }
+        };
         let relatency = state.learnt_frame_duration(stream, running);
-        if state.pump() {
+        if state.pump_at(now) {
             self.added.wake();
         }
         drop(state);
@@ -328,7 +328,7 @@ impl ComfyBatch {
             }
             EventView::FlushStop(stop) => {
                 let reset = stop.resets_time();
-                self.flush_stop(stream, reset, event);
+                self.flush_stop(pad, reset, event);
                 return Ok(gst::FlowSuccess::Ok);
             }
             _ if !event.is_serialized() => {
@@ -341,11 +341,11 @@ impl ComfyBatch {
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
-                    [
+                    (
                         "pad {} got a segment in {:?}; batching needs time: put a parser or videorate before it",
                         pad.name(),
                         segment.segment().format()
-                    ]
+                    )
                 );
                 return Err(gst::FlowError::Error);
             }
@@ -373,6 +373,8 @@ impl ComfyBatch {
                 state.set_segment(stream, segment.segment());
                 Cut::Before(Reason::Segment)
             }
+            // Nothing follows until the application seeks again, which it may do once it has seen all frames.
+            EventView::SegmentDone(_) => Cut::Before(Reason::Segment),
             EventView::Eos(_) => {
                 state.set_eos(stream);
                 Cut::Before(Reason::Eos)
@@ -443,13 +445,14 @@ impl ComfyBatch {
         }
     }
 
-    fn flush_stop(&self, stream: u32, reset_time: bool, event: gst::Event) {
+    fn flush_stop(&self, pad: &ComfyStreamPad, reset_time: bool, event: gst::Event) {
+        let (stream, sticky) = (pad.stream(), stream::sticky(pad));
         let alone = self.state.lock().is_flushed_alone(stream);
         if alone {
             self.srcpad.push_event(event);
         }
         let mut state = self.state.lock();
-        state.flush_stop(stream, reset_time);
+        state.flush_stop(stream, reset_time, sticky);
         if state.pump() {
             self.added.wake();
         }
@@ -608,15 +611,16 @@ impl ComfyBatch {
     fn start_task(&self) {
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -628,14 +632,14 @@ impl ComfyBatch {
         self.removed.wake();
     }
 
-    /// One turn of the src task.
-    fn step(&self) {
+    /// One turn of the src task. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let out = loop {
             if state.flow.is_err() {
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             state.pump();
             if let Some(out) = state.take() {
@@ -688,6 +692,7 @@ impl ComfyBatch {
         if relatency {
             self.post_latency();
         }
+        true
     }
 
     fn idle(&self, state: &mut MutexGuard<'_, State>) {

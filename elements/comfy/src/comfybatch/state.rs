@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_core::batch::latency::Waits;
-use comfy_core::batch::{Batcher, Entry, Next, Reason, Settings as BatchSettings};
+use comfy_core::batch::{Batcher, Cut, Entry, Next, Reason, Settings as BatchSettings};
 
 use super::Policy;
 use super::imp::Settings;
@@ -115,10 +115,6 @@ pub(super) struct State {
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
-    frames_in: u64,
-    frames_out: u64,
-    /// Batches by reason, in the order of [`REASONS`].
-    reasons: [u64; REASONS.len()],
 }
 
 impl State {
@@ -145,9 +141,6 @@ impl State {
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
-            frames_in: 0,
-            frames_out: 0,
-            reasons: [0; REASONS.len()],
         };
         state.apply();
         state
@@ -246,7 +239,9 @@ impl State {
     }
 
     fn bare_waits(&self) -> Waits {
-        let sending = self.streams.values().filter(|s| s.caps.is_some() && !s.eos);
+        // When all have ended, the answer stays what it was for the frames that are still on their way.
+        let ended = self.streams.values().all(|s| s.eos);
+        let sending = self.streams.values().filter(|s| s.caps.is_some() && (ended || !s.eos));
         Waits {
             size: self.size(),
             frame: self.frame_duration(),
@@ -385,7 +380,6 @@ impl State {
         }
         let sequence = stream.sequence;
         stream.sequence += 1;
-        self.frames_in += 1;
         let running = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
         Ok((stream.group, running, sequence))
     }
@@ -494,7 +488,8 @@ impl State {
         self.streams.get(&stream).is_some_and(|s| s.flushed_alone)
     }
 
-    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool) {
+    /// `sticky`: what still holds for the stream; it may have been on its way when the flush came.
+    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool, sticky: Vec<gst::Event>) {
         let alone = self.is_flushed_alone(number);
         if let Some(stream) = self.streams.get_mut(&number) {
             (stream.flushing, stream.flushed_alone, stream.eos) = (false, false, false);
@@ -510,9 +505,11 @@ impl State {
             self.segment_sent = false;
             self.flow = Ok(gst::FlowSuccess::Ok);
         } else {
-            let now = self.timeline.now();
             let word = stream::flushed(number, reset_time);
-            let _ = self.batcher.mark(now, number, word, comfy_core::batch::Cut::No);
+            let _ = self.batcher.mark(self.timeline.now(), number, word, Cut::No);
+        }
+        for event in sticky {
+            let _ = self.batcher.mark(self.timeline.now(), number, event, Cut::No);
         }
     }
 
@@ -521,9 +518,13 @@ impl State {
     /// Forms what is due, as far as there is room. True when the src task has to look: there is something to push,
     /// or another deadline.
     pub(super) fn pump(&mut self) -> bool {
+        self.pump_at(self.timeline.now())
+    }
+
+    /// The same, for a caller that has just read the clock.
+    pub(super) fn pump_at(&mut self, now: Duration) -> bool {
         let mut news = false;
         while self.ready.len() < READY {
-            let now = self.timeline.now();
             match self.batcher.next(now, &mut self.scratch) {
                 Next::Batch {
                     group,
@@ -556,7 +557,6 @@ impl State {
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
         self.timed_out |= reason == Reason::Timeout;
-        self.reasons[REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0)] += 1;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {
@@ -587,7 +587,6 @@ impl State {
                 }
             }
         }
-        self.frames_out += batch.frames.len() as u64;
         let group = match batch.frames.is_empty() {
             false => Some(group),
             true => from
@@ -658,17 +657,18 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
-        let fill = self.frames_out as f64 / (self.sequence.max(1) * self.size() as u64) as f64;
+        let counts = self.batcher.stats();
+        let fill = counts.frames_out as f64 / (counts.batches.max(1) * self.size() as u64) as f64;
         let mut stats = gst::Structure::builder("stats")
             .field("streams", self.streams.len() as u32)
             .field("batch-size", self.size() as u32)
             .field("live", self.live)
-            .field("batches", self.sequence)
-            .field("frames-in", self.frames_in)
-            .field("frames-out", self.frames_out)
+            .field("batches", counts.batches)
+            .field("frames-in", counts.frames_in)
+            .field("frames-out", counts.frames_out)
             .field("fill", fill);
-        for ((_, name), count) in REASONS.iter().zip(self.reasons) {
-            stats = stats.field(*name, count);
+        for (reason, name) in REASONS {
+            stats = stats.field(name, counts.batches_by_reason[reason as usize]);
         }
         stats.build()
     }

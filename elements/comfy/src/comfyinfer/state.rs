@@ -82,6 +82,23 @@ pub(super) struct Counts {
     pub(super) output: u64,
 }
 
+impl Counts {
+    /// Adds a batch's.
+    pub(super) fn add(&mut self, other: &Counts) {
+        self.batches += u64::from(other.frames > 0);
+        self.frames += other.frames;
+        self.padded += other.padded;
+        self.failed += other.failed;
+        self.passed += other.passed;
+        self.held += other.held;
+        self.non_finite += other.non_finite;
+        self.tensors += other.tensors;
+        self.convert += other.convert;
+        self.run += other.run;
+        self.output += other.output;
+    }
+}
+
 /// The engine that is loaded, kept over a stop so that the next start is quick.
 pub(super) type Loaded = (OpenRequest, Option<String>, Arc<dyn Engine>);
 
@@ -165,16 +182,20 @@ impl State {
         };
     }
 
-    /// Drops batches and events on their way; preparations stay. Lanes that come back are taken in.
-    pub(super) fn flush(&mut self) {
+    /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are
+    /// taken in.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
         let generation = self.generation;
-        let mut lanes = Vec::new();
+        let (mut lanes, mut events) = (Vec::new(), Vec::new());
         self.to_run.retain_mut(|work| match work {
             Work::Run(job) => {
                 lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
                 false
             }
-            Work::Event(_) => false,
+            Work::Event(event) => {
+                events.push(event.clone());
+                false
+            }
             Work::Load | Work::Prepare(_) => true,
         });
         self.to_push.retain_mut(|done| match done {
@@ -182,11 +203,15 @@ impl State {
                 lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
                 false
             }
-            Done::Event(_) => false,
+            Done::Event(event) => {
+                events.push(event.clone());
+                false
+            }
             Done::Prepared(_) => true,
         });
         self.free.extend(lanes);
         self.in_flight = 0;
+        events
     }
 
     /// A lane goes back, unless caps have changed meanwhile.

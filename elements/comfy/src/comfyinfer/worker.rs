@@ -7,7 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::MutexGuard;
 
-use super::imp::{CAT, ComfyInfer, Settings};
+use super::imp::{CAT, ComfyInfer};
+use super::settings::Settings;
 use super::state::{Done, Prepared, State, Work};
 use crate::{batchcaps, video};
 

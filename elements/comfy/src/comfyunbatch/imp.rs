@@ -222,7 +222,7 @@ impl ComfyUnbatch {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
@@ -377,7 +377,6 @@ impl ComfyUnbatch {
                 let mut state = self.state.lock();
                 state.running = true;
                 for stream in state.streams.values_mut() {
-                    stream.flush();
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
                 }
@@ -586,16 +585,17 @@ impl ComfyUnbatch {
     }
 
     fn stream_flushing(&self, number: u32) {
-        let pad = {
+        let (pad, dropped) = {
             let mut state = self.state.lock();
             let Some(stream) = state.streams.get_mut(&number) else {
                 return;
             };
             stream.void = true;
-            stream.flush();
-            stream.pad.clone()
+            let dropped = stream.flush();
+            (stream.pad.clone(), dropped)
         };
         self.removed.wake();
+        stream::keep_sticky(&pad, dropped);
         pad.push_event(gst::event::FlushStart::new());
         let _ = pad.pause_task();
     }
@@ -654,14 +654,15 @@ impl ComfyUnbatch {
         let weak = pad.downgrade();
         let started = pad.start_task(move || {
             if let (Some(element), Some(pad)) = (element.upgrade(), weak.upgrade()) {
-                element.imp().step(&pad);
+                // Until it has to stop: the way through the task and weak references costs more than a turn.
+                while element.imp().step(&pad) {}
             }
         });
         if started.is_err() {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -670,14 +671,16 @@ impl ComfyUnbatch {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.running = false;
-        for stream in state.streams.values_mut() {
-            stream.flush();
-        }
+        let dropped: Vec<_> = state.streams.values_mut().map(|s| (s.pad.clone(), s.flush())).collect();
         self.removed.wake();
+        drop(state);
+        for (pad, events) in dropped {
+            stream::keep_sticky(&pad, events);
+        }
     }
 
-    /// One turn of a pad's task.
-    fn step(&self, pad: &ComfyStreamPad) {
+    /// One turn of a pad's task. False: the task is paused.
+    fn step(&self, pad: &ComfyStreamPad) -> bool {
         let number = pad.stream();
         let mut state = self.state.lock();
         let item = loop {
@@ -691,7 +694,7 @@ impl ComfyUnbatch {
             let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
                 drop(state);
                 let _ = pad.pause_task();
-                return;
+                return false;
             };
             let added: Arc<Waker> = stream.added.clone();
             let due = match (*pacing, stream.queue.front()) {
@@ -739,7 +742,7 @@ impl ComfyUnbatch {
                 Ok(gst::FlowSuccess::Ok)
             }
         };
-        let Err(error) = flow else { return };
+        let Err(error) = flow else { return true };
         gst::debug!(CAT, obj = pad, "downstream answered {error:?}");
         let mut state = self.state.lock();
         let Some(stream) = state
@@ -747,7 +750,7 @@ impl ComfyUnbatch {
             .get_mut(&number)
             .filter(|s| s.pad == *pad && s.flow.is_ok())
         else {
-            return;
+            return true;
         };
         stream.flow = Err(error);
         let leaves = stream.queue.iter().any(|item| matches!(item, Item::Remove));
@@ -758,6 +761,7 @@ impl ComfyUnbatch {
         if leaves {
             self.remove_stream(number);
         }
+        true
     }
 
     fn post_latency(&self) {

@@ -53,12 +53,17 @@ impl Stream {
         }
     }
 
-    /// Drops what waits; the pad's task stops at its next look.
-    pub(super) fn flush(&mut self) {
+    /// Drops what waits, and answers the events among it; the pad's task stops at its next look.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
         self.flow = Err(gst::FlowError::Flushing);
-        self.queue.clear();
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Remove => None,
+        };
+        let dropped = self.queue.drain(..).filter_map(event).collect();
         self.frames = 0;
         self.added.wake();
+        dropped
     }
 
     pub(super) fn push(&mut self, item: Item) {
