@@ -203,13 +203,12 @@ impl ComfyInfer {
                 let Some(prepared) = state.prepared.clone() else {
                     return Err(gst::FlowError::NotNegotiated);
                 };
-                if let Some(lane) = state.free.pop() {
+                if let Some(lane) = state.free_lane(prepared.generation) {
                     break (Some(lane), Some(prepared));
                 }
             }
             self.room.wait(&mut state);
         };
-        state.in_flight += usize::from(lane.is_some());
         drop(state);
 
         let mut job = Job {
@@ -520,7 +519,7 @@ impl ComfyInfer {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.flow = Err(gst::FlowError::Flushing);
-        let interrupts = state.interrupts.clone();
+        let interrupts = state.interrupts();
         self.work.wake();
         self.done.wake();
         self.room.wake();
@@ -544,7 +543,7 @@ impl ComfyInfer {
             self.room.wait(&mut state);
         }
         dropped.extend(state.flush());
-        let interrupts = state.interrupts.clone();
+        let interrupts = state.interrupts();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
         for interrupt in interrupts {
