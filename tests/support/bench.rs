@@ -18,10 +18,16 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// `text` is an element's name and properties in gst-launch's manner; pads by name or template.
+    /// `text` is an element's name and properties in gst-launch's manner, or a chain of elements, whose free pads are
+    /// then `sink` and `src`; pads by name or template.
     pub fn new(text: &str, sink: &str, src: &str) -> Self {
         crate::init();
-        let element = gst::parse::launch(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let made = if text.contains('!') {
+            gst::parse::bin_from_description(text, true).map(Cast::upcast)
+        } else {
+            gst::parse::launch(text)
+        };
+        let element = made.unwrap_or_else(|error| panic!("{text}: {error}"));
         Self::with(&element, Some(sink), Some(src))
     }
 

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Policy;
 use super::state::{Arrived, Out, State};
 use crate::batchcaps::{self, MAX_BATCH};
-use crate::batchmeta::ComfyBatchMeta;
+use crate::batchmeta::{Batch, ComfyBatchMeta, Frame};
 use crate::burst::Burst;
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
@@ -690,14 +690,7 @@ impl ComfyBatch {
                 let writable = container.get_mut().expect("a new buffer is writable");
                 writable.set_pts(pts);
                 writable.set_duration(duration);
-                let flags = batch.frames.iter().fold(gst::BufferFlags::empty(), |all, frame| {
-                    all | (frame.input.flags() & gst::BufferFlags::CORRUPTED)
-                });
-                let first = batch
-                    .frames
-                    .first()
-                    .map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
-                writable.set_flags(flags | (first & gst::BufferFlags::DISCONT));
+                writable.set_flags(flags(&batch));
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -751,4 +744,22 @@ impl ComfyBatch {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
+}
+
+/// A container is corrupted when one of its frames is, droppable when all are, and discontinuous as its first is.
+fn flags(batch: &Batch) -> gst::BufferFlags {
+    let of = |frame: &Frame| frame.input.flags();
+    let any = batch
+        .frames
+        .iter()
+        .map(of)
+        .fold(gst::BufferFlags::empty(), |a, b| a | b);
+    let all = batch
+        .frames
+        .iter()
+        .map(of)
+        .reduce(|a, b| a & b)
+        .unwrap_or(gst::BufferFlags::empty());
+    let first = batch.frames.first().map_or(gst::BufferFlags::empty(), of);
+    (any & gst::BufferFlags::CORRUPTED) | (all & gst::BufferFlags::DROPPABLE) | (first & gst::BufferFlags::DISCONT)
 }
