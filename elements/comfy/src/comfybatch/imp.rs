@@ -673,6 +673,11 @@ impl ComfyBatch {
                     .first()
                     .map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
                 writable.set_flags(flags | (first & gst::BufferFlags::DISCONT));
+                // For those who count frames without knowing the meta: probes, and plugins built apart from this one.
+                if let Some(frame) = batch.frames.first() {
+                    writable.set_offset(frame.sequence);
+                    writable.set_offset_end(frame.sequence + batch.frames.len() as u64);
+                }
                 gst::trace!(
                     CAT,
                     imp = self,
