@@ -691,6 +691,11 @@ impl ComfyBatch {
                 writable.set_pts(pts);
                 writable.set_duration(duration);
                 writable.set_flags(flags(&batch));
+                // For those who count frames without knowing the meta: probes, and plugins built apart from this one.
+                if let Some(frame) = batch.frames.first() {
+                    writable.set_offset(frame.sequence);
+                    writable.set_offset_end(frame.sequence + batch.frames.len() as u64);
+                }
                 gst::trace!(
                     CAT,
                     imp = self,
