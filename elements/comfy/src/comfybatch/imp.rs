@@ -231,6 +231,20 @@ impl ElementImpl for ComfyBatch {
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
             })
+            .link_function(|pad, parent, _peer| {
+                Self::catch_panic_pad_function(parent, || (), |imp| imp.state.lock().expect(pad.stream()));
+                Ok(gst::PadLinkSuccess)
+            })
+            .unlink_function(|pad, parent| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || (),
+                    |imp| {
+                        imp.state.lock().expect_no_more(pad.stream());
+                        imp.removed.wake();
+                    },
+                )
+            })
             .build();
         pad.set_stream(stream);
         self.state.lock().set_pad(stream, &pad);
@@ -257,6 +271,7 @@ impl ElementImpl for ComfyBatch {
         let mut state = self.state.lock();
         state.leave(stream);
         self.added.wake();
+        self.removed.wake();
         drop(state);
         let _ = self.obj().remove_pad(pad);
         self.post_streams();
@@ -295,8 +310,15 @@ impl ComfyBatch {
             running,
             sequence,
         };
+        if state.came(stream, running) {
+            self.removed.wake();
+        }
         let now = loop {
             state.admits(stream)?;
+            if !state.may_go(stream, running) {
+                self.removed.wait(&mut state);
+                continue;
+            }
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
                 Offer::Queued => break now,
@@ -387,6 +409,7 @@ impl ComfyBatch {
             EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 state.gap(stream, start, duration, event.clone());
+                self.removed.wake();
                 if state.pump() {
                     self.added.wake();
                 }
@@ -424,6 +447,10 @@ impl ComfyBatch {
         // The src task may wait for no reason but this one: at EOS there is nothing to pump.
         if state.pump() || is_eos {
             self.added.wake();
+        }
+        if is_eos {
+            // Nobody waits for its turn any more.
+            self.removed.wake();
         }
         drop(state);
         if restart {
@@ -573,8 +600,9 @@ impl ComfyBatch {
         if pad.peer_query(&mut query) {
             let live = query.result().0;
             let mut state = self.state.lock();
-            if state.set_live(live) {
+            if state.set_stream_live(pad.stream(), live) {
                 self.added.wake();
+                self.removed.wake();
             }
         }
     }
@@ -668,6 +696,11 @@ impl ComfyBatch {
                 writable.set_pts(pts);
                 writable.set_duration(duration);
                 writable.set_flags(flags(&batch));
+                // For those who count frames without knowing the meta: probes, and plugins built apart from this one.
+                if let Some(frame) = batch.frames.first() {
+                    writable.set_offset(frame.sequence);
+                    writable.set_offset_end(frame.sequence + batch.frames.len() as u64);
+                }
                 gst::trace!(
                     CAT,
                     imp = self,

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_core::batch::latency::Waits;
+use comfy_core::batch::turns::Turns;
 use comfy_core::batch::{Batcher, Cut, Entry, Next, Reason, Settings as BatchSettings};
+
+use gst::prelude::*;
 
 use super::Policy;
 use super::imp::Settings;
@@ -59,6 +62,7 @@ struct Stream {
     frame: Option<Duration>,
     segment: gst::FormattedSegment<gst::ClockTime>,
     eos: bool,
+    live: bool,
     flushing: bool,
     /// Whether the flush in progress is the whole element's.
     flushed_alone: bool,
@@ -79,6 +83,7 @@ impl Stream {
             frame: None,
             segment: gst::FormattedSegment::new(),
             eos: false,
+            live: false,
             flushing: false,
             flushed_alone: false,
             closed: false,
@@ -99,6 +104,8 @@ pub(super) struct State {
     preferred: Option<usize>,
     live: bool,
     streams: BTreeMap<u32, Stream>,
+    /// Streams that are not live take turns.
+    turns: Turns<u32>,
     /// Caps by group; a group is one set of caps that frames of a batch share.
     groups: Vec<(u64, gst::Caps)>,
     next_group: u64,
@@ -127,6 +134,7 @@ impl State {
             preferred: None,
             live: false,
             streams: BTreeMap::new(),
+            turns: Turns::default(),
             groups: Vec::new(),
             next_group: 1,
             ready: VecDeque::with_capacity(READY + 1),
@@ -155,8 +163,12 @@ impl State {
             ..Self::new(settings)
         };
         for (number, pad) in pads {
+            let linked = pad.as_ref().is_some_and(|pad| pad.is_linked());
             self.streams.insert(number, Stream { pad, ..Stream::new() });
             self.batcher.join(number);
+            if linked {
+                self.turns.join(number);
+            }
         }
     }
 
@@ -219,6 +231,15 @@ impl State {
             u64::MAX => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
+    }
+
+    /// One live stream makes the whole live. True when that has changed.
+    pub(super) fn set_stream_live(&mut self, stream: u32, live: bool) -> bool {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.live = live;
+        }
+        let live = self.streams.values().any(|stream| stream.live);
+        self.set_live(live)
     }
 
     /// True when live or not has changed, and with it the timeout.
@@ -331,9 +352,35 @@ impl State {
         if self.streams.remove(&stream).is_some() {
             let now = self.timeline.now();
             let _ = self.batcher.leave(now, stream, Some(stream::left(stream)));
+            self.turns.leave(stream);
             self.apply();
             self.pump();
         }
+    }
+
+    // --- turns ----------------------------------------------------------------------------------------------
+
+    /// A stream is linked, so it will send something: those that are not live wait for it.
+    pub(super) fn expect(&mut self, stream: u32) {
+        self.turns.join(stream);
+    }
+
+    /// Nobody waits for a stream that is linked no more.
+    pub(super) fn expect_no_more(&mut self, stream: u32) {
+        self.turns.leave(stream);
+    }
+
+    /// A frame of this stream is here. True when others may wait for that.
+    pub(super) fn came(&mut self, stream: u32, running: Option<gst::ClockTime>) -> bool {
+        if let Some(running) = running {
+            self.turns.reached(stream, running.into());
+        }
+        !self.live && self.streams.len() > 1
+    }
+
+    /// Whether it is this frame's turn. Live streams are paced by their sources.
+    pub(super) fn may_go(&self, stream: u32, running: Option<gst::ClockTime>) -> bool {
+        self.live || running.is_none_or(|running| self.turns.may_go(stream, running.into()))
     }
 
     pub(super) fn pad(&self, stream: u32) -> Option<ComfyStreamPad> {
@@ -431,12 +478,15 @@ impl State {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.eos = true;
         }
+        self.turns.ended(stream);
     }
 
     /// STREAM_START: what ended goes on. True when the src task has to be started for it.
-    pub(super) fn restart(&mut self, stream: u32) -> bool {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.eos = false;
+    pub(super) fn restart(&mut self, number: u32) -> bool {
+        if let Some(stream) = self.streams.get_mut(&number)
+            && std::mem::take(&mut stream.eos)
+        {
+            self.turns.join(number);
         }
         if self.eos_sent {
             // A stream-start of our own clears the EOS downstream.
@@ -464,6 +514,7 @@ impl State {
         };
         let running = |time: gst::ClockTime| segment.to_running_time(time).map_or(Duration::ZERO, Into::into);
         let (from, to) = (running(start), running(start + duration.unwrap_or_default()));
+        self.turns.reached(stream, to);
         let now = self.timeline.now();
         let _ = self.batcher.gap(now, stream, from, to, event);
     }
@@ -496,6 +547,7 @@ impl State {
             stream.segment = gst::FormattedSegment::new();
             (stream.arrivals, stream.first) = (0, None);
         }
+        self.turns.join(number);
         self.batcher.flush_stream(number).for_each(drop);
         if alone {
             self.ready.clear();

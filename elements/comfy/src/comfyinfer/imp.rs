@@ -203,13 +203,12 @@ impl ComfyInfer {
                 let Some(prepared) = state.prepared.clone() else {
                     return Err(gst::FlowError::NotNegotiated);
                 };
-                if let Some(lane) = state.free.pop() {
+                if let Some(lane) = state.free_lane(prepared.generation) {
                     break (Some(lane), Some(prepared));
                 }
             }
             self.room.wait(&mut state);
         };
-        state.in_flight += usize::from(lane.is_some());
         drop(state);
 
         let mut job = Job {
@@ -356,13 +355,7 @@ impl ComfyInfer {
             Some(engine) => engine.is_identity(),
             None => self.settings.lock().is_identity(),
         };
-        let pictures = loaded.is_none_or(|engine| {
-            engine
-                .spec()
-                .outputs
-                .iter()
-                .any(|port| matches!(port.role, engine::Role::Image(_)))
-        });
+        let pictures = loaded.is_none_or(|engine| makes_pictures(&*engine));
         let peer = self.srcpad.peer_query_caps(None);
         let mut caps = if identity {
             batchcaps::batch_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
@@ -520,7 +513,7 @@ impl ComfyInfer {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.flow = Err(gst::FlowError::Flushing);
-        let interrupts = state.interrupts.clone();
+        let interrupts = state.interrupts();
         self.work.wake();
         self.done.wake();
         self.room.wake();
@@ -544,7 +537,7 @@ impl ComfyInfer {
             self.room.wait(&mut state);
         }
         dropped.extend(state.flush());
-        let interrupts = state.interrupts.clone();
+        let interrupts = state.interrupts();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
         for interrupt in interrupts {
@@ -598,6 +591,10 @@ impl ComfyInfer {
                     .map(|(_, _, e)| e.spec().runtime.clone())
                     .unwrap_or_default(),
             )
+            .field(
+                "pictures",
+                state.loaded.as_ref().is_some_and(|(_, _, e)| makes_pictures(&**e)),
+            )
             .field("batches", counts.batches)
             .field("frames", counts.frames)
             .field("padded", counts.padded)
@@ -618,4 +615,10 @@ impl ComfyInfer {
             )
             .build()
     }
+}
+
+/// Whether frames come out changed; otherwise they go on as they came, perhaps with tensors beside them.
+fn makes_pictures(engine: &dyn engine::Engine) -> bool {
+    let outputs = &engine.spec().outputs;
+    !engine.is_identity() && outputs.iter().any(|port| matches!(port.role, engine::Role::Image(_)))
 }

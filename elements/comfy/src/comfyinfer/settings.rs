@@ -169,7 +169,7 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
                     .nick("Statistics")
-                    .blurb("Runtime in use, batches and frames, frames failed, passed through and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
+                    .blurb("Model, runtime in use, whether it makes pictures, batches and frames, frames failed, passed through and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
                     .read_only()
                     .build(),
             ]

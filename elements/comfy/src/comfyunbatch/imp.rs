@@ -429,26 +429,7 @@ impl ComfyUnbatch {
                 query.set_result(&batches);
                 true
             }
-            QueryViewMut::Allocation(query) => {
-                let pads = self.pads();
-                // Frames of several streams come from one pool, which no single peer can give.
-                let [pad] = pads.as_slice() else { return false };
-                let (Some(caps), need_pool) = query.get_owned() else {
-                    return false;
-                };
-                let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
-                if !pad.peer_query(&mut inner) {
-                    return false;
-                }
-                video::copy_allocation_metas(&inner, query);
-                for (allocator, params) in inner.allocation_params() {
-                    query.add_allocation_param(allocator.as_ref(), params);
-                }
-                for (pool, size, min, max) in inner.allocation_pools() {
-                    query.add_allocation_pool(pool.as_ref(), size, min, max);
-                }
-                true
-            }
+            QueryViewMut::Allocation(query) => self.propose_allocation(query),
             QueryViewMut::Drain(_) => {
                 let mut state = self.state.lock();
                 while state.running && !state.is_idle() {
@@ -459,6 +440,38 @@ impl ComfyUnbatch {
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+
+    /// Downstream's own answer, as long as nothing was pushed. Afterwards a serialized query could wait behind frames
+    /// that a sink holds until another stream's frames, which come after this query, have arrived.
+    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
+        let pads = self.pads();
+        let (Some(caps), need_pool) = query.get_owned() else {
+            return false;
+        };
+        let known = {
+            let state = self.state.lock();
+            (state.frames_out > 0 || pads.len() != 1).then_some(state.video_meta)
+        };
+        if let Some(video_meta) = known {
+            if video_meta {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            }
+            return true;
+        }
+        let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
+        if !pads[0].peer_query(&mut inner) {
+            return false;
+        }
+        self.state.lock().video_meta = inner.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+        video::copy_allocation_metas(&inner, query);
+        for (allocator, params) in inner.allocation_params() {
+            query.add_allocation_param(allocator.as_ref(), params);
+        }
+        for (pool, size, min, max) in inner.allocation_pools() {
+            query.add_allocation_pool(pool.as_ref(), size, min, max);
+        }
+        true
     }
 
     fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {

@@ -102,6 +102,8 @@ pub(super) struct State {
     pub(super) latency: gst::ClockTime,
     pub(super) frames_out: u64,
     pub(super) batches: u64,
+    /// Downstream reads strides from the video meta, as far as it was asked.
+    pub(super) video_meta: bool,
 }
 
 impl State {
@@ -118,6 +120,7 @@ impl State {
             latency: gst::ClockTime::ZERO,
             frames_out: 0,
             batches: 0,
+            video_meta: false,
         }
     }
 
