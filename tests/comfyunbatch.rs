@@ -22,7 +22,7 @@ fn push(bench: &mut Bench, numbers: impl IntoIterator<Item = u64>) {
 
 /// Frames in, batches between, frames out.
 fn bench(batch: u32, properties: &str) -> Bench {
-    let text = format!("identity ! comfybatch batch-size={batch} ! comfyunbatch name=u {properties}");
+    let text = format!("capsfilter ! comfybatch batch-size={batch} ! comfyunbatch name=u {properties}");
     let mut bench = Bench::new(&text, "sink", "src");
     bench.harness.set_live(false);
     bench.harness.set_src_caps(video().caps());

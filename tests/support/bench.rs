@@ -126,6 +126,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         // A thread of the element that stands at the gate would keep it from stopping.
         self.out.release();
+        // Messages hold the element, and the element holds the bus they wait on.
+        self.element.set_bus(None::<&gst::Bus>);
+        self.messages();
     }
 }
 
