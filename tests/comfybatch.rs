@@ -349,9 +349,12 @@ fn streams_share_batches_in_the_order_of_arrival() {
     assert_eq!(first.stat::<u32>("streams"), 2);
 }
 
-/// Pushes frames until one is refused, from a thread, and returns once `count` have been offered. With the gate held
-/// there is room for six to eight in batches of two.
-fn push_until_refused(bench: &Bench, count: usize) -> thread::JoinHandle<gst::FlowError> {
+/// Closes the gate `out` and pushes batches of two until a push is refused, from a thread. Returns when the ninth frame
+/// is offered: two stand at the gate, four are in batches that wait, two are queued, and there is no more room.
+fn push_until_refused(bench: &Bench, out: &Tap) -> thread::JoinHandle<gst::FlowError> {
+    // The events before the first frame are out of the way.
+    bench.pad().peer_query(&mut gst::query::Drain::new());
+    out.hold();
     let pad = bench.pad();
     let offered = Tap::on(&pad);
     let thread = thread::spawn(move || {
@@ -360,7 +363,7 @@ fn push_until_refused(bench: &Bench, count: usize) -> thread::JoinHandle<gst::Fl
             .find_map(Result::err)
             .expect("it ends only so")
     });
-    offered.wait_frames(count);
+    offered.wait_frames(9);
     thread
 }
 
@@ -466,8 +469,7 @@ fn pad_released_while_playing_hands_out_what_it_queued_and_says_so() {
 fn releasing_a_pad_ends_a_wait_for_room_of_its_upstream() {
     let mut first = bench("batch-size=2");
     let second = another(&first);
-    first.out.hold();
-    let blocked = push_until_refused(&second, 7);
+    let blocked = push_until_refused(&second, &first.out);
     let pad = first.element.static_pad("sink_1").unwrap();
     first.element.release_request_pad(&pad);
     // Let go, or refused because the pad had gone already.
@@ -518,8 +520,7 @@ fn flush_of_the_only_stream_drops_what_is_queued() {
 #[test]
 fn flush_ends_a_wait_for_room() {
     let mut bench = bench("batch-size=2");
-    bench.out.hold();
-    let blocked = push_until_refused(&bench, 7);
+    let blocked = push_until_refused(&bench, &bench.out);
     bench.harness.push_event(gst::event::FlushStart::new());
     assert_eq!(blocked.join().unwrap(), gst::FlowError::Flushing);
     bench.harness.push_event(gst::event::FlushStop::new(true));
@@ -749,8 +750,7 @@ fn stopping_lets_go_of_every_frame_and_the_next_start_is_new() {
 #[test]
 fn stopping_ends_a_wait_for_room() {
     let bench = bench("batch-size=2");
-    bench.out.hold();
-    let blocked = push_until_refused(&bench, 7);
+    let blocked = push_until_refused(&bench, &bench.out);
     let element = bench.element.clone();
     let stop = thread::spawn(move || element.set_state(gst::State::Null));
     assert_eq!(blocked.join().unwrap(), gst::FlowError::Flushing);

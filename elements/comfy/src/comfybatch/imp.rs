@@ -324,7 +324,12 @@ impl ComfyBatch {
                 Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
-                    self.removed.wait(&mut state);
+                    // The src task may have taken a batch away since the last one was formed.
+                    if state.pump_at(now) {
+                        self.added.wake();
+                    } else {
+                        self.removed.wait(&mut state);
+                    }
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
