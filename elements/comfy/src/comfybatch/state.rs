@@ -115,6 +115,8 @@ pub(super) struct State {
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
+    /// Those with frames in them.
+    batches: u64,
     frames_in: u64,
     frames_out: u64,
     /// Batches by reason, in the order of [`REASONS`].
@@ -145,6 +147,7 @@ impl State {
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
+            batches: 0,
             frames_in: 0,
             frames_out: 0,
             reasons: [0; REASONS.len()],
@@ -551,7 +554,6 @@ impl State {
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
         self.timed_out |= reason == Reason::Timeout;
-        self.reasons[REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0)] += 1;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {
@@ -583,6 +585,11 @@ impl State {
             }
         }
         self.frames_out += batch.frames.len() as u64;
+        // What carries events alone is a batch to nobody but the elements.
+        if !batch.frames.is_empty() {
+            self.batches += 1;
+            self.reasons[REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0)] += 1;
+        }
         let group = match batch.frames.is_empty() {
             false => Some(group),
             true => from
@@ -653,12 +660,12 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
-        let fill = self.frames_out as f64 / (self.sequence.max(1) * self.size() as u64) as f64;
+        let fill = self.frames_out as f64 / (self.batches.max(1) * self.size() as u64) as f64;
         let mut stats = gst::Structure::builder("stats")
             .field("streams", self.streams.len() as u32)
             .field("batch-size", self.size() as u32)
             .field("live", self.live)
-            .field("batches", self.sequence)
+            .field("batches", self.batches)
             .field("frames-in", self.frames_in)
             .field("frames-out", self.frames_out)
             .field("fill", fill);
