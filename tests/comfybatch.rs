@@ -25,9 +25,16 @@ fn bench(properties: &str) -> Bench {
 /// One more stream of the same element.
 fn another(bench: &Bench) -> Bench {
     let mut other = Bench::with(&bench.element, Some("sink_%u"), None);
-    other.harness.set_live(false);
     other.harness.set_src_caps(video().caps());
     other
+}
+
+/// Two streams that are live, so that neither waits for the other's turn. The clock stands still, and so does every
+/// timeout.
+fn two(properties: &str) -> (Bench, Bench) {
+    let first = live(properties);
+    let second = another(&first);
+    (first, second)
 }
 
 /// A live upstream, known before the segment.
@@ -338,8 +345,7 @@ fn batches_hold_many_frames() {
 
 #[test]
 fn streams_share_batches_in_the_order_of_arrival() {
-    let mut first = bench("batch-size=4");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4");
     push(&mut first, [0]);
     push(&mut second, [10]);
     push(&mut second, [11]);
@@ -369,8 +375,7 @@ fn push_until_refused(bench: &Bench, out: &Tap) -> thread::JoinHandle<gst::FlowE
 
 /// Two streams that both have more than a batch takes.
 fn contended(policy: &str) -> Bench {
-    let first = bench(&format!("batch-size=2 policy={policy}"));
-    let second = another(&first);
+    let (first, second) = two(&format!("batch-size=2 policy={policy}"));
     first.out.hold();
     let threads = [(&first, 10), (&second, 4)].map(|(bench, count)| {
         let pad = bench.pad();
@@ -411,8 +416,7 @@ fn each_policy_keeps_the_order_within_a_stream_and_loses_nothing() {
 
 #[test]
 fn earliest_deadline_takes_the_smallest_running_time() {
-    let mut first = bench("batch-size=4 policy=earliest-deadline");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4 policy=earliest-deadline");
     push(&mut first, [5, 6]);
     push(&mut second, [1, 9]);
     let batches = wait_batches(&first, 1);
@@ -421,8 +425,7 @@ fn earliest_deadline_takes_the_smallest_running_time() {
 
 #[test]
 fn round_robin_takes_one_of_each_in_turn() {
-    let mut first = bench("batch-size=4 policy=round-robin");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4 policy=round-robin");
     push(&mut first, [0, 1]);
     push(&mut second, [0, 1]);
     let batches = wait_batches(&first, 1);
@@ -432,8 +435,7 @@ fn round_robin_takes_one_of_each_in_turn() {
 /// Row: end of one stream of several.
 #[test]
 fn stream_that_ends_lets_the_others_go_on() {
-    let mut first = bench("batch-size=4");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4");
     push(&mut first, [0]);
     push(&mut second, [10]);
     second.harness.push_event(gst::event::Eos::new());
@@ -450,8 +452,7 @@ fn stream_that_ends_lets_the_others_go_on() {
 /// Row: release of request pads.
 #[test]
 fn pad_released_while_playing_hands_out_what_it_queued_and_says_so() {
-    let mut first = bench("batch-size=4");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4");
     push(&mut first, [0]);
     push(&mut second, [10, 11]);
     let pad = first.element.static_pad("sink_1").unwrap();
@@ -467,8 +468,7 @@ fn pad_released_while_playing_hands_out_what_it_queued_and_says_so() {
 
 #[test]
 fn releasing_a_pad_ends_a_wait_for_room_of_its_upstream() {
-    let mut first = bench("batch-size=2");
-    let second = another(&first);
+    let (mut first, second) = two("batch-size=2");
     let blocked = push_until_refused(&second, &first.out);
     let pad = first.element.static_pad("sink_1").unwrap();
     first.element.release_request_pad(&pad);
@@ -533,8 +533,7 @@ fn flush_ends_a_wait_for_room() {
 
 #[test]
 fn flush_of_one_stream_leaves_the_others_alone() {
-    let mut first = bench("batch-size=4");
-    let mut second = another(&first);
+    let (mut first, mut second) = two("batch-size=4");
     push(&mut first, [0]);
     push(&mut second, [10, 11]);
     second.flush();

@@ -91,15 +91,7 @@ impl Bench {
 
     /// Answers LATENCY queries from now on as a source upstream of this bench.
     pub fn upstream_latency(&self, live: bool, min: gst::ClockTime, max: Option<gst::ClockTime>) {
-        self.pad().add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
-            if let Some(gst::PadProbeData::Query(query)) = &mut info.data
-                && let gst::QueryViewMut::Latency(latency) = query.view_mut()
-            {
-                latency.set(live, min, max);
-                return gst::PadProbeReturn::Handled;
-            }
-            gst::PadProbeReturn::Ok
-        });
+        answer_latency(&self.pad(), live, min, max);
     }
 
     /// FLUSH_START and FLUSH_STOP, and a new segment.
@@ -134,6 +126,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         // A thread of the element that stands at the gate would keep it from stopping.
         self.out.release();
+        // Messages hold the element, and the element holds the bus they wait on.
+        self.element.set_bus(None::<&gst::Bus>);
+        self.messages();
     }
 }
 
@@ -143,6 +138,19 @@ pub fn stat<T: for<'a> glib::value::FromValue<'a> + Send + 'static>(element: &gs
     stats
         .get(name)
         .unwrap_or_else(|error| panic!("{name} in {stats}: {error}"))
+}
+
+/// From now on `pad` answers LATENCY queries so.
+pub fn answer_latency(pad: &gst::Pad, live: bool, min: gst::ClockTime, max: Option<gst::ClockTime>) {
+    pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+        if let Some(gst::PadProbeData::Query(query)) = &mut info.data
+            && let gst::QueryViewMut::Latency(latency) = query.view_mut()
+        {
+            latency.set(live, min, max);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// A segment that begins at zero.

@@ -193,6 +193,18 @@ impl ComfyInfer {
             // Another branch has it too: references to the same frames, in a container of our own.
             container = container.copy();
         }
+        for frame in &mut container
+            .get_mut()
+            .and_then(|c| c.meta_mut::<ComfyBatchMeta>())
+            .expect("looked at above, and ours alone")
+            .batch_mut()
+            .frames
+        {
+            // What a model upstream made of it is what came in here.
+            if let Some(output) = frame.output.take() {
+                frame.input = output;
+            }
+        }
         let mut state = self.state.lock();
         let (lane, prepared) = loop {
             state.flow?;
@@ -482,10 +494,10 @@ impl ComfyInfer {
         let thread = std::thread::Builder::new().name("comfyinfer".into()).spawn(move || {
             let imp = element.imp();
             let guarded = std::panic::AssertUnwindSafe(|| imp.work(epoch, &settings));
-            if std::panic::catch_unwind(guarded).is_err() {
+            if let Err(panic) = std::panic::catch_unwind(guarded) {
                 imp.fail(&engine::Error::Run {
-                    model: "comfyinfer".into(),
-                    reason: "its worker panicked".into(),
+                    model: settings.request().model,
+                    reason: format!("it panicked: {}", super::worker::panic_text(panic.as_ref())),
                 });
             }
             let mut state = imp.state.lock();

@@ -299,7 +299,7 @@ pub(super) fn now() -> u64 {
     gst::get_timestamp().nseconds()
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()
