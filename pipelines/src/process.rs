@@ -715,6 +715,8 @@ pub fn read_times(path: &Path) -> Result<Vec<gst::ClockTime>, String> {
         let (Some(bin), Ok(sink)) = (bin.upgrade(), make("fakesink")) else {
             return;
         };
+        // One thread feeds all of them: none may wait for another's first buffer.
+        sink.set_property("async", false);
         if pad.name().starts_with("video") {
             let seen = seen.clone();
             pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {

@@ -101,11 +101,20 @@ fn fit(pane: Rect, (width, height): (u32, u32)) -> Rect {
 }
 
 /// A frame's size on a screen with square pixels.
-fn square(info: &gst_video::VideoInfo) -> (u32, u32) {
+pub fn square(info: &gst_video::VideoInfo) -> (u32, u32) {
     let par = info.par();
     let (numer, denom) = (par.numer().max(1) as u64, par.denom().max(1) as u64);
     let width = (u64::from(info.width()) * numer + denom / 2) / denom;
     (width.clamp(1, u32::MAX.into()) as u32, info.height())
+}
+
+/// A frame's format alone: a converter refuses two that differ in rate or interlacing, which a single picture does not
+/// care about.
+pub fn still(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, glib::BoolError> {
+    gst_video::VideoInfo::builder(info.format(), info.width(), info.height())
+        .colorimetry(&info.colorimetry())
+        .chroma_site(info.chroma_site())
+        .build()
 }
 
 /// A frame before and after.
@@ -456,6 +465,9 @@ mod imp {
             if known.is_some() {
                 return known;
             }
+            if !caps.is_fixed() {
+                return None;
+            }
             let info = gst_video::VideoInfo::from_caps(caps).ok()?;
             let setup = self.setup.lock().clone()?;
             let size = setup.tap.size()?;
@@ -483,8 +495,8 @@ mod imp {
         config.set_fill_border(fill);
         config.set_border_argb(BACKGROUND);
         config.set_resampler_method(gst_video::VideoResamplerMethod::Lanczos);
-        gst_video::VideoConverter::new(from, to, Some(config))
-            .map_err(|error| gst::loggable_error!(CAT, "frames cannot be drawn: {error}"))
+        let made = still(from).and_then(|from| gst_video::VideoConverter::new(&from, &still(to)?, Some(config)));
+        made.map_err(|error| gst::loggable_error!(CAT, "frames cannot be drawn: {error}"))
     }
 }
 

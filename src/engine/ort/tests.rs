@@ -73,6 +73,15 @@ fn refused(name: &str) -> String {
     open(&request(model(name)), &|_| ()).err().expect(name).to_string()
 }
 
+#[test]
+fn the_runtime_is_found_without_a_model() {
+    need_runtime();
+    let found = found(None).unwrap();
+    assert!(found.path.is_file(), "{found:?}");
+    assert!(found.version.starts_with("1."), "{found:?}");
+    assert_eq!(found.providers.last(), Some(&"cpu"));
+}
+
 fn size(width: usize, height: usize, batch: usize) -> LaneRequest {
     LaneRequest { width, height, batch }
 }

@@ -642,6 +642,8 @@ impl ComfyBatch {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
             // Until it has to stop: the way through the task and a weak reference costs more than a turn.

@@ -106,9 +106,10 @@ impl Settings {
     }
 }
 
-/// Where this plugin lies: ONNX Runtime may be beside it.
+/// Where this plugin lies, or the program that it is linked into: ONNX Runtime may be beside it.
 fn plugin_folder() -> Option<PathBuf> {
-    let file = gst::Registry::get().find_plugin("comfy")?.filename()?;
+    let file = gst::Registry::get().find_plugin("comfy")?.filename();
+    let file = file.or_else(|| std::env::current_exe().ok())?;
     file.parent().map(PathBuf::from)
 }
 

@@ -663,6 +663,8 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = pad.stop_task();
         let element = self.obj().downgrade();
         let weak = pad.downgrade();
         let started = pad.start_task(move || {
