@@ -420,10 +420,10 @@ impl ComfyFlightBuffer {
         match event.view() {
             EventView::StreamStart(_) if state.eos => {
                 state.eos = false;
-                if state.flow == Err(gst::FlowError::Eos) {
+                restart = state.flow == Err(gst::FlowError::Eos);
+                if restart {
                     state.flow = Ok(gst::FlowSuccess::Ok);
                 }
-                restart = true;
             }
             EventView::Caps(caps) => {
                 let rate = caps
