@@ -223,7 +223,7 @@ fn numbers_that_are_no_picture_travel_on_the_frame_itself() {
 fn faults_of_a_model_are_one_error_with_what_to_do() {
     runtime();
     let temp = Temp::new();
-    let garbage: Vec<u8> = (0..10_000u32).map(|n| (n * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..10_000u32).map(|n| ((n * 7919) >> 3) as u8).collect();
     let cases = [
         ("/nowhere/cartoon.onnx".into(), "does not exist"),
         (temp.file("text.onnx", "this is no model"), "is not a usable model"),

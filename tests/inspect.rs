@@ -61,6 +61,10 @@ fn range(property: &glib::ParamSpec) -> String {
 }
 
 fn text(value: &glib::Value) -> String {
+    // GStreamer complains about serializing a structure that is not there.
+    if let Ok(None) = value.get::<Option<gst::Structure>>() {
+        return "none".into();
+    }
     value
         .serialize()
         .map_or_else(|_| "none".into(), |text| text.to_string())
