@@ -62,7 +62,7 @@ pub enum Error {
         reason: String,
     },
     /// It cannot be read.
-    #[error("{input} cannot be read as video: {reason}")]
+    #[error("{input} cannot be read as video: {reason}; check that it is a video, whole, and can be reached")]
     Unreadable {
         /// As given.
         input: String,
@@ -536,8 +536,10 @@ impl Process {
             .find_map(|element| {
                 let factory = element.factory()?;
                 let class = factory.metadata("klass")?;
-                (class.contains("Decoder") && class.contains("Video") && !class.contains("Bin"))
-                    .then(|| factory.name().to_string())
+                (class.contains("Decoder")
+                    && (class.contains("Video") || class.contains("Image"))
+                    && !class.contains("Bin"))
+                .then(|| factory.name().to_string())
             })
     }
 
