@@ -120,8 +120,8 @@ pub fn still(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, glib::
 
 /// A frame before and after.
 pub struct Pair<'a> {
-    /// Presentation time of both.
-    pub pts: Option<gst::ClockTime>,
+    /// Running time of both.
+    pub time: Option<gst::ClockTime>,
     /// As it went in; None when it comes out as it went in.
     pub before: Option<&'a gst_video::VideoFrameRef<&'a gst::BufferRef>>,
     /// As it came out.
@@ -130,7 +130,7 @@ pub struct Pair<'a> {
 
 impl std::fmt::Debug for Pair<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair").field("pts", &self.pts).finish_non_exhaustive()
+        f.debug_struct("Pair").field("time", &self.time).finish_non_exhaustive()
     }
 }
 
@@ -448,8 +448,10 @@ mod imp {
             }
             converter.frame_ref(&after, outframe);
             if let Some(observer) = &setup.observer {
+                let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
+                let pts = inframe.buffer().pts();
                 observer(&Pair {
-                    pts: inframe.buffer().pts(),
+                    time: segment.and_then(|segment| segment.to_running_time(pts?)),
                     before: before.as_ref().filter(|_| layout.before.is_some()),
                     after: &after,
                 });

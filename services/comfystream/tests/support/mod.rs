@@ -98,6 +98,7 @@ pub(crate) fn clip(folder: &Path, name: &str, size: (u32, u32), frames: u32, sou
 /// What decoding a file gives.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
+    /// Running times, in nanoseconds.
     pub(crate) times: Vec<u64>,
     pub(crate) size: (u32, u32),
     pub(crate) audio_seconds: f64,
@@ -132,7 +133,10 @@ pub(crate) fn decode(path: &Path) -> Decoded {
             if video {
                 let info = gst_video::VideoInfo::from_caps(&pad.current_caps().unwrap()).unwrap();
                 seen.size = (info.width(), info.height());
-                seen.times.push(buffer.pts().unwrap().nseconds());
+                let segment = pad.sticky_event::<gst::event::Segment>(0).unwrap();
+                let segment = segment.segment().downcast_ref::<gst::ClockTime>().unwrap();
+                seen.times
+                    .push(segment.to_running_time(buffer.pts()).unwrap().nseconds());
             } else {
                 seen.audio_seconds += buffer.duration().unwrap_or_default().nseconds() as f64 / 1e9;
             }
