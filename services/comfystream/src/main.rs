@@ -2,9 +2,11 @@
 
 mod demo;
 mod doctor;
+mod libraries;
 mod moments;
 mod progress;
 mod report;
+mod selftest;
 mod sheet;
 
 use std::process::ExitCode;
