@@ -605,10 +605,11 @@ impl ComfyFlightBuffer {
                 next => break next,
             }
         };
-        let burst = self.burst(&mut state);
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
+                // Told right before a frame: what comes before stream-start would be lost.
+                let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
                     self.srcpad.push_event(burst.event());
