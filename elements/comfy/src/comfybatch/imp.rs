@@ -384,6 +384,14 @@ impl ComfyBatch {
 
         let mut state = self.state.lock();
         let restart = event.type_() == gst::EventType::StreamStart && state.restart(stream);
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            let last = state.end_early(stream);
+            drop(state);
+            if last {
+                self.srcpad.push_event(event);
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
         state.admits(stream)?;
         let mut relatency = false;
         let cut = match event.view() {

@@ -307,6 +307,11 @@ impl ComfyInfer {
         while state.flow.is_ok() && state.to_run.len() >= MAX_EVENTS {
             self.room.wait(&mut state);
         }
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            // Downstream wants no more frames, and still waits for the end itself.
+            drop(state);
+            return self.srcpad.push_event(event);
+        }
         if state.flow.is_err() {
             return false;
         }
