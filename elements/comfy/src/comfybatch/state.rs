@@ -613,7 +613,9 @@ impl State {
         (batch.sequence, batch.capacity, batch.reason) = (self.sequence, self.size(), reason);
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
-        self.timed_out |= reason == Reason::Timeout;
+        // Events without frames leave by the timeout too, and make no frame wait.
+        let has_frames = self.scratch.iter().any(|entry| matches!(entry, Entry::Frame { .. }));
+        self.timed_out |= reason == Reason::Timeout && has_frames;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {

@@ -669,6 +669,9 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        if pad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = pad.stop_task();
         let element = self.obj().downgrade();
