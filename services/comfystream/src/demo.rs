@@ -165,7 +165,7 @@ fn on_interrupt(process: &Process) -> Result<()> {
         if asked.swap(true, Ordering::AcqRel) {
             std::process::exit(INTERRUPTED.into());
         }
-        eprintln!("stopping; the file is being finished (again to end at once)");
+        eprintln!("stopping; what is done will be in the file (again to end at once)");
         stopper.stop();
     })
     .context("interrupts cannot be caught")

@@ -1,10 +1,11 @@
 //! How far a run is: a bar on a terminal, lines elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 
 use comfy_pipelines::process::Happening;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// Per cent between two lines.
 const STEP: u64 = 10;
@@ -96,14 +97,15 @@ fn draw(bar: &ProgressBar, happening: Happening) {
         Happening::Finishing => bar.set_message("finishing the file"),
         Happening::Warning(text) => bar.println(format!("warning: {text}")),
         Happening::Frames { done, of } => {
-            if done == 1 {
-                bar.set_message("");
-                bar.set_style(of.map_or_else(spinner, |_| frames()));
-                bar.reset();
-            }
             if let Some(of) = of {
                 // An estimate from the duration may be short by a frame.
                 bar.set_length(of.max(done));
+            }
+            if done == 1 {
+                bar.set_message("");
+                bar.reset_elapsed();
+                bar.reset_eta();
+                bar.set_style(of.map_or_else(spinner, |_| frames()));
             }
             bar.set_position(done);
         }
@@ -115,8 +117,12 @@ fn spinner() -> ProgressStyle {
 }
 
 fn frames() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} frames, {per_sec}, {eta} left {msg}")
+    ProgressStyle::with_template("{bar:40.cyan/dim} {pos}/{len} frames, {rate}, {eta} left {msg}")
         .expect("a constant template")
+        .with_key("rate", |state: &ProgressState, to: &mut dyn Write| {
+            // A terminal that cannot be written to shows nothing either way.
+            let _ = write!(to, "{:.1} frames/s", state.per_sec());
+        })
 }
 
 #[cfg(test)]

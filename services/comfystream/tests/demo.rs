@@ -87,6 +87,70 @@ fn odd_sizes_and_silence_are_fine() {
 }
 
 #[test]
+fn video_with_a_note_to_turn_it_is_upright_in_both_panes() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = clip(folder.path(), "phone.mp4", (96, 64), 9, false);
+    // The track's matrix, from none to a quarter turn.
+    let matrix = |[a, b, c, d]: [i32; 4]| [a, b, 0, c, d, 0].map(|n| (n << 16).to_be_bytes()).concat();
+    let (none, turned) = (matrix([1, 0, 0, 1]), matrix([0, 1, -1, 0]));
+    let mut bytes = std::fs::read(&input).unwrap();
+    let track = bytes.windows(4).position(|name| name == b"tkhd").unwrap();
+    let at = track
+        + bytes[track..]
+            .windows(none.len())
+            .position(|found| found == none)
+            .unwrap();
+    bytes[at..at + turned.len()].copy_from_slice(&turned);
+    std::fs::write(&input, bytes).unwrap();
+    let demo = Demo::run(&input, "builtin:invert", &[]);
+    demo.report();
+    assert_eq!(decode(&demo.file("demo.mp4")).size, (64 + 4 + 64, 96));
+}
+
+#[test]
+fn interlaced_video_is_drawn_without_complaint() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("fields.mkv").display().to_string();
+    support::play(&format!(
+        "videotestsrc num-buffers=9 ! video/x-raw,format=I420,width=96,height=64,framerate=25/1,interlace-mode=interleaved,field-order=top-field-first \
+         ! x264enc interlaced=true ! h264parse ! matroskamux ! filesink location={input}"
+    ));
+    let demo = Demo::run(&input, "builtin:invert", &[]);
+    demo.report();
+    assert!(!demo.stderr().contains("CRITICAL"), "{}", demo.stderr());
+    assert_eq!(decode(&demo.file("demo.mp4")).times.len(), 9);
+}
+
+#[test]
+fn a_size_that_changes_on_the_way_is_fitted_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (name, width, height) in [("a.h264", 96, 64), ("b.h264", 64, 96)] {
+        support::play(&format!(
+            "videotestsrc num-buffers=7 ! video/x-raw,format=I420,width={width},height={height},framerate=25/1 \
+             ! x264enc bframes=0 speed-preset=ultrafast ! video/x-h264,stream-format=byte-stream \
+             ! filesink location={}",
+            at(name).display()
+        ));
+    }
+    let both = [
+        std::fs::read(at("a.h264")).unwrap(),
+        std::fs::read(at("b.h264")).unwrap(),
+    ]
+    .concat();
+    std::fs::write(at("both.h264"), both).unwrap();
+    let demo = Demo::run(
+        &at("both.h264").display().to_string(),
+        "builtin:invert",
+        &["--batch", "4"],
+    );
+    let report = demo.report();
+    assert_eq!(report["check"]["frames_out"], 14);
+    let decoded = decode(&demo.file("demo.mp4"));
+    assert_eq!((decoded.times.len(), decoded.size), (14, (96 + 4 + 96, 64)));
+}
+
+#[test]
 fn sound_in_another_format_is_encoded() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("a.mkv").display().to_string();
