@@ -83,6 +83,26 @@ impl Bench {
         self.bus.iter().collect()
     }
 
+    /// Answers LATENCY queries from now on as a source upstream of this bench.
+    pub fn upstream_latency(&self, live: bool, min: gst::ClockTime, max: Option<gst::ClockTime>) {
+        self.pad().add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+            if let Some(gst::PadProbeData::Query(query)) = &mut info.data
+                && let gst::QueryViewMut::Latency(latency) = query.view_mut()
+            {
+                latency.set(live, min, max);
+                return gst::PadProbeReturn::Handled;
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// FLUSH_START and FLUSH_STOP, and a new segment.
+    pub fn flush(&mut self) {
+        assert!(self.harness.push_event(gst::event::FlushStart::new()));
+        assert!(self.harness.push_event(gst::event::FlushStop::new(true)));
+        assert!(self.harness.push_event(segment()));
+    }
+
     /// The answer to a LATENCY query at the source pad: live, min, max.
     pub fn latency(&self) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
         let mut query = gst::query::Latency::new();
@@ -117,6 +137,16 @@ pub fn stat<T: for<'a> glib::value::FromValue<'a> + Send + 'static>(element: &gs
     stats
         .get(name)
         .unwrap_or_else(|error| panic!("{name} in {stats}: {error}"))
+}
+
+/// A segment that begins at zero.
+pub fn segment() -> gst::Event {
+    gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())
+}
+
+/// A serialized event with a name, to be recognised.
+pub fn word(name: &str) -> gst::Event {
+    gst::event::CustomDownstream::new(gst::Structure::new_empty(name))
 }
 
 fn element_message(message: &gst::MessageRef, name: &str) -> Option<gst::Structure> {

@@ -356,6 +356,7 @@ impl ComfyBatch {
         }
 
         let mut state = self.state.lock();
+        let restart = event.type_() == gst::EventType::StreamStart && state.restart(stream);
         state.admits(stream)?;
         let mut relatency = false;
         let cut = match event.view() {
@@ -367,10 +368,6 @@ impl ComfyBatch {
                     self.post_latency();
                 }
                 return Ok(gst::FlowSuccess::Ok);
-            }
-            EventView::StreamStart(_) => {
-                state.restart(stream);
-                Cut::No
             }
             EventView::Segment(segment) => {
                 state.set_segment(stream, segment.segment());
@@ -402,10 +399,6 @@ impl ComfyBatch {
             _ => Cut::No,
         };
         let is_eos = event.type_() == gst::EventType::Eos;
-        let restart = event.type_() == gst::EventType::StreamStart && state.flow == Err(gst::FlowError::Eos);
-        if restart {
-            state.flow = Ok(gst::FlowSuccess::Ok);
-        }
         let mut event = event;
         loop {
             if !is_eos {
@@ -686,9 +679,10 @@ impl ComfyBatch {
                 ComfyBatchMeta::add(writable, batch);
                 self.srcpad.push(container)
             }
+            // Not the end of the task: a stream may start anew.
             Out::Eos(event) => {
                 self.srcpad.push_event(event);
-                Err(gst::FlowError::Eos)
+                Ok(gst::FlowSuccess::Ok)
             }
         };
         if let Err(error) = flow {

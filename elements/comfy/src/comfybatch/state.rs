@@ -441,8 +441,8 @@ impl State {
         }
     }
 
-    /// STREAM_START: what ended goes on.
-    pub(super) fn restart(&mut self, stream: u32) {
+    /// STREAM_START: what ended goes on. True when the src task has to be started for it.
+    pub(super) fn restart(&mut self, stream: u32) -> bool {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.eos = false;
         }
@@ -453,6 +453,11 @@ impl State {
             self.segment_sent = false;
             self.sent_caps = None;
         }
+        let ended = self.flow == Err(gst::FlowError::Eos);
+        if ended {
+            self.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        ended
     }
 
     pub(super) fn gap(

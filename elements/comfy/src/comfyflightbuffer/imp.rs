@@ -607,6 +607,7 @@ impl ComfyFlightBuffer {
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
+                // Told when it is pushed: an event before the first frame would take the word along unsaid.
                 let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
@@ -639,10 +640,10 @@ impl ComfyFlightBuffer {
                 }
                 self.srcpad.push(buffer)
             }
+            // Also EOS: upstream is refused by its own flag, and a stream-start may stand behind it already.
             Item::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
                 self.srcpad.push_event(event);
-                if is_eos { Err(gst::FlowError::Eos) } else { return }
+                return;
             }
             Item::Barrier => return,
         };

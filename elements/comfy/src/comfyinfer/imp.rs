@@ -589,13 +589,9 @@ impl ComfyInfer {
         drop(state);
         let flow = match done {
             Done::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
+                // Also EOS: a stream-start may stand behind it already.
                 self.srcpad.push_event(event);
-                if is_eos {
-                    Err(gst::FlowError::Eos)
-                } else {
-                    Ok(gst::FlowSuccess::Ok)
-                }
+                Ok(gst::FlowSuccess::Ok)
             }
             Done::Prepared(prepared) => self.renegotiate(&prepared),
             Done::Ran(job) => self.finish(job),

@@ -730,13 +730,9 @@ impl ComfyUnbatch {
         let flow = match item {
             Item::Frame(frame) => pad.push(frame),
             Item::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
+                // Also EOS: a stream-start may stand behind it already.
                 pad.push_event(event);
-                if is_eos {
-                    Err(gst::FlowError::Eos)
-                } else {
-                    Ok(gst::FlowSuccess::Ok)
-                }
+                Ok(gst::FlowSuccess::Ok)
             }
             Item::Remove => {
                 self.remove_stream(number);
