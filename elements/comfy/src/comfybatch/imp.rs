@@ -341,11 +341,11 @@ impl ComfyBatch {
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
-                    [
+                    (
                         "pad {} got a segment in {:?}; batching needs time: put a parser or videorate before it",
                         pad.name(),
                         segment.segment().format()
-                    ]
+                    )
                 );
                 return Err(gst::FlowError::Error);
             }
@@ -618,7 +618,7 @@ impl ComfyBatch {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }

@@ -343,7 +343,7 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
@@ -621,7 +621,7 @@ impl ComfyInfer {
             Err(Refused::Flow(flow)) => Err(flow),
             Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
             Err(Refused::Text(text)) => {
-                gst::element_imp_error!(self, gst::StreamError::Format, ["{text}"]);
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{text}"));
                 Err(gst::FlowError::NotNegotiated)
             }
         }
@@ -678,7 +678,7 @@ impl ComfyInfer {
                     }
                     Broken::Flow(flow) => Err(flow),
                     Broken::Text(text) => {
-                        gst::element_imp_error!(self, gst::StreamError::Failed, ["{text}"]);
+                        gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
                         Err(gst::FlowError::Error)
                     }
                 };
@@ -712,10 +712,10 @@ impl ComfyInfer {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                [
+                (
                     "model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once",
                     counts.non_finite
-                ]
+                )
             );
         }
         if relatency {
@@ -736,7 +736,7 @@ impl ComfyInfer {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ["{error}; {what} goes on in its place until it works again"]
+                ("{error}; {what} goes on in its place until it works again")
             );
         }
         let obj = self.obj();
@@ -811,7 +811,7 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -845,7 +845,7 @@ impl ComfyInfer {
                 gst::element_imp_error!(
                     self,
                     gst::CoreError::Thread,
-                    ["the inference thread cannot be started: {error}"]
+                    ("the inference thread cannot be started: {error}")
                 );
                 Err(gst::StateChangeError)
             }

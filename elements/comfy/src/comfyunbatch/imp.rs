@@ -222,7 +222,7 @@ impl ComfyUnbatch {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
@@ -661,7 +661,7 @@ impl ComfyUnbatch {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
