@@ -223,7 +223,7 @@ fn storm(seed: u64, model: &str, steps: usize) {
     let watchdog = Watchdog::new();
     let alive = Arc::new(AtomicI64::new(0));
     let pipeline = parse(&format!(
-        "videotestsrc name=source pattern=black ! capsfilter name=caps caps={} ! comfyflightbuffer name=buffer batch-size=2 \
+        "videotestsrc name=source pattern=black ! capsfilter name=caps caps-change-mode=delayed caps={} ! comfyflightbuffer name=buffer batch-size=2 \
          ! comfybatch name=batch batch-size=2 ! comfyinfer name=infer model={model} ! comfyunbatch name=out \
          ! fakesink name=sink",
         CAPS[0]
@@ -448,7 +448,7 @@ fn live_storm_ends_and_keeps_nothing() {
     let pipeline = parse(
         "videotestsrc name=source is-live=true pattern=black ! video/x-raw,format=RGB,width=64,height=48,framerate=240/1 \
          ! comfyflightbuffer name=buffer batch-size=2 leaky=thin ! comfybatch name=batch batch-size=2 \
-         ! comfyinfer name=infer model=builtin:invert?base=1ms ! comfyunbatch name=out ! fakesink name=sink sync=true",
+         ! comfyinfer name=infer model=builtin:invert?base=1ms ! comfyunbatch name=out ! fakesink name=sink sync=true processing-deadline=0",
     );
     count(&element(&pipeline, "source"), &alive);
     let watch = Watch::on(&element(&pipeline, "sink").static_pad("sink").unwrap());

@@ -57,6 +57,12 @@ pub(crate) fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
     Some((structure.get(STREAM).ok()?, word))
 }
 
+/// Whether an event still holds after a flush, although upstream does not send it again: a flush ends segments and
+/// EOS, and nothing else that is sticky.
+pub(crate) fn outlives_flush(event: &gst::EventRef) -> bool {
+    event.is_sticky() && !matches!(event.type_(), gst::EventType::Segment | gst::EventType::Eos)
+}
+
 /// Marks an upstream event as meant for one stream.
 pub(crate) fn address(mut event: gst::Event, stream: u32) -> gst::Event {
     event.make_mut().structure_mut().set(STREAM, stream);

@@ -363,6 +363,8 @@ impl ComfyBatch {
             EventView::Caps(caps) => {
                 // The caps themselves travel as the container's; a change closes the batch (another group).
                 relatency = state.set_caps(stream, caps.caps_owned());
+                // Events may wait for caps.
+                self.added.wake();
                 drop(state);
                 if relatency {
                     self.post_latency();
@@ -446,12 +448,26 @@ impl ComfyBatch {
     }
 
     fn flush_stop(&self, stream: u32, reset_time: bool, event: gst::Event) {
-        let alone = self.state.lock().is_flushed_alone(stream);
+        let (alone, pad) = {
+            let state = self.state.lock();
+            (state.is_flushed_alone(stream), state.pad(stream))
+        };
         if alone {
             self.srcpad.push_event(event);
         }
+        // They may have been thrown away with the batch they were in, here or anywhere up to comfyunbatch.
+        let mut again = Vec::new();
+        if let Some(pad) = pad {
+            pad.sticky_events_foreach(|event| {
+                let told = event.type_() == gst::EventType::Caps || Burst::parse(event).is_some();
+                if stream::outlives_flush(event) && !told {
+                    again.push(event.clone());
+                }
+                std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+            });
+        }
         let mut state = self.state.lock();
-        state.flush_stop(stream, reset_time);
+        state.flush_stop(stream, reset_time, again);
         if state.pump() {
             self.added.wake();
         }
@@ -650,7 +666,9 @@ impl ComfyBatch {
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {
-            self.srcpad.push_event(event);
+            if !self.srcpad.push_event(event) {
+                self.state.lock().forget_prelude();
+            }
         }
         let flow = match out {
             Out::Batch {

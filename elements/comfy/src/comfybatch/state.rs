@@ -496,7 +496,8 @@ impl State {
         self.streams.get(&stream).is_some_and(|s| s.flushed_alone)
     }
 
-    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool) {
+    /// `again`: events that hold beyond the flush, to go before the next frame.
+    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool, again: Vec<gst::Event>) {
         let alone = self.is_flushed_alone(number);
         if let Some(stream) = self.streams.get_mut(&number) {
             (stream.flushing, stream.flushed_alone, stream.eos) = (false, false, false);
@@ -515,6 +516,10 @@ impl State {
             let now = self.timeline.now();
             let word = stream::flushed(number, reset_time);
             let _ = self.batcher.mark(now, number, word, comfy_core::batch::Cut::No);
+        }
+        for event in again {
+            let now = self.timeline.now();
+            let _ = self.batcher.mark(now, number, event, comfy_core::batch::Cut::No);
         }
     }
 
@@ -610,10 +615,14 @@ impl State {
 
     /// The next thing to push.
     pub(super) fn take(&mut self) -> Option<Out> {
+        let all_eos = !self.streams.is_empty() && self.streams.values().all(|s| s.eos);
+        // A segment follows caps. Events alone, without any caps yet, wait for some, unless none will come.
+        if self.sent_caps.is_none() && self.any_group().is_none() && !all_eos {
+            return None;
+        }
         if let Some(out) = self.ready.pop_front() {
             return Some(out);
         }
-        let all_eos = !self.streams.is_empty() && self.streams.values().all(|s| s.eos);
         if all_eos && !self.eos_sent && self.batcher.is_empty() {
             self.eos_sent = true;
             return Some(Out::Eos(gst::event::Eos::new()));
@@ -621,20 +630,27 @@ impl State {
         None
     }
 
+    /// The caps of some stream that has any.
+    fn any_group(&self) -> Option<u64> {
+        self.streams.values().find(|s| s.caps.is_some()).map(|s| s.group)
+    }
+
     /// Events that have to go before it: the container's own stream-start, caps and segment.
     pub(super) fn prelude(&mut self, out: &Out) -> [Option<gst::Event>; 3] {
-        let Out::Batch { group, .. } = out else {
+        let Out::Batch { group, batch, .. } = out else {
             return [None, None, None];
         };
+        let group = group.or_else(|| self.any_group().filter(|_| self.sent_caps.is_none()));
         let start = (!self.started).then(|| {
             gst::event::StreamStart::builder("comfy-batch")
                 .group_id(gst::GroupId::next())
                 .build()
         });
-        let size = self.size();
+        // As it was formed: the size asked for may be another by now.
+        let size = batch.capacity.max(batch.frames.len());
         let anew = group.filter(|group| self.sent_caps != Some((*group, size)));
         let caps = anew
-            .and_then(|group| self.groups.iter().find(|(g, _)| *g == group))
+            .and_then(|group| self.groups.iter().find(|(known, _)| *known == group))
             .map(|(group, frames)| {
                 self.sent_caps = Some((*group, size));
                 gst::event::Caps::new(&batchcaps::of_frames(frames, Some(size)))
@@ -644,6 +660,11 @@ impl State {
             (!self.segment_sent).then(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
         (self.started, self.segment_sent) = (true, true);
         [start, caps, segment]
+    }
+
+    /// What was to go before a batch did not get through.
+    pub(super) fn forget_prelude(&mut self) {
+        (self.started, self.segment_sent, self.sent_caps) = (false, false, None);
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Leaky;
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
+use crate::stream;
 use crate::video;
 use crate::wake::{Timeline, Waker};
 
@@ -94,6 +95,8 @@ struct State {
     /// Queries that wait, and how many of them may go.
     barriers_set: u64,
     barriers_passed: u64,
+    /// Sticky events that a flush kept from being pushed.
+    lost: Vec<gst::Event>,
     announced: Option<Burst>,
     /// Frame duration that the last LATENCY answer stood on.
     latency_for: Option<Duration>,
@@ -109,6 +112,7 @@ impl State {
             segment: gst::FormattedSegment::new(),
             barriers_set: 0,
             barriers_passed: 0,
+            lost: Vec::new(),
             announced: None,
             latency_for: None,
         }
@@ -125,12 +129,19 @@ impl State {
         }
     }
 
-    fn reset(&mut self) {
-        self.buffer.flush().for_each(drop);
+    /// Empties the queue. What is left of it says what holds beyond a flush and did not get through: a stream's start,
+    /// its caps and tags, which upstream does not repeat.
+    fn reset(&mut self) -> Vec<gst::Event> {
+        let mut kept = std::mem::take(&mut self.lost);
+        kept.extend(self.buffer.flush().filter_map(|item| match item {
+            Item::Event(event) if stream::outlives_flush(&event) => Some(event),
+            _ => None,
+        }));
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
         self.announced = None;
+        kept
     }
 }
 
@@ -388,9 +399,13 @@ impl ComfyFlightBuffer {
             EventView::FlushStop(_) => {
                 self.srcpad.push_event(event);
                 let mut state = self.state.lock();
-                state.reset();
+                let kept = state.reset();
                 state.flow = Ok(gst::FlowSuccess::Ok);
                 drop(state);
+                for event in kept {
+                    // Goes on before the next thing that is pushed.
+                    let _ = self.srcpad.store_sticky_event(&event);
+                }
                 self.start_task();
                 return Ok(gst::FlowSuccess::Ok);
             }

@@ -21,7 +21,7 @@ use super::{Backend, OnError, Precision};
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
 use crate::wake::Waker;
-use crate::{preference, video};
+use crate::{preference, stream, video};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -589,8 +589,13 @@ impl ComfyInfer {
         drop(state);
         let flow = match done {
             Done::Event(event) => {
+                let kept = stream::outlives_flush(&event).then(|| event.clone());
                 // Also EOS: a stream-start may stand behind it already.
-                self.srcpad.push_event(event);
+                if !self.srcpad.push_event(event)
+                    && let Some(event) = kept
+                {
+                    self.state.lock().lost.push(event);
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
             Done::Prepared(prepared) => self.renegotiate(&prepared),
@@ -615,11 +620,17 @@ impl ComfyInfer {
                 self.state.lock().output = Some(caps.clone());
                 *self.pool.lock() = outside.pool();
                 *self.outside.lock() = Some(outside);
-                self.srcpad.push_event(gst::event::Caps::new(&caps));
+                if !self.srcpad.push_event(gst::event::Caps::new(&caps)) {
+                    // Flushing: the next batch tries again.
+                    self.srcpad.mark_reconfigure();
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
             Err(Refused::Flow(flow)) => Err(flow),
-            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
+            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => {
+                self.srcpad.mark_reconfigure();
+                Err(gst::FlowError::Flushing)
+            }
             Err(Refused::Text(text)) => {
                 gst::element_imp_error!(self, gst::StreamError::Format, ("{text}"));
                 Err(gst::FlowError::NotNegotiated)
@@ -874,15 +885,19 @@ impl ComfyInfer {
             pool.set_flushing(false);
         }
         let mut state = self.state.lock();
-        state.flush();
+        let mut kept = state.flush();
         // The run that was interrupted hands its lane back first, or it would be taken for a failure.
         while !state.worker_idle && !state.loading {
             self.room.wait(&mut state);
         }
-        state.flush();
+        kept.extend(state.flush());
         let interrupts = state.interrupts.clone();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
+        for event in kept {
+            // Goes on before the next thing that is pushed.
+            let _ = self.srcpad.store_sticky_event(&event);
+        }
         for interrupt in interrupts {
             interrupt.resume();
         }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use comfy_core::engine::timing::Turnaround;
 use comfy_core::engine::{self, Engine, Geometry, Interrupt, Lane, LaneRequest, OpenRequest};
 
+use crate::stream;
+
 /// One batch on its way.
 pub(super) struct Job {
     pub(super) container: gst::Buffer,
@@ -104,6 +106,8 @@ pub(super) struct State {
     pub(super) in_flight: usize,
     pub(super) to_run: VecDeque<Work>,
     pub(super) to_push: VecDeque<Done>,
+    /// Sticky events that a flush kept from being pushed.
+    pub(super) lost: Vec<gst::Event>,
     /// The worker and the src task have nothing in their hands.
     pub(super) worker_idle: bool,
     pub(super) task_idle: bool,
@@ -132,6 +136,7 @@ impl State {
             in_flight: 0,
             to_run: VecDeque::new(),
             to_push: VecDeque::new(),
+            lost: Vec::new(),
             worker_idle: true,
             task_idle: true,
             frame: None,
@@ -165,16 +170,21 @@ impl State {
         };
     }
 
-    /// Drops batches and events on their way; preparations stay. Lanes that come back are taken in.
-    pub(super) fn flush(&mut self) {
+    /// Drops batches and events on their way; preparations stay. Lanes that come back are taken in. Answers the events
+    /// that hold beyond a flush.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
+        let mut kept = std::mem::take(&mut self.lost);
         let generation = self.generation;
-        let mut lanes = Vec::new();
+        let (mut lanes, mut later) = (Vec::new(), Vec::new());
         self.to_run.retain_mut(|work| match work {
             Work::Run(job) => {
                 lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
                 false
             }
-            Work::Event(_) => false,
+            Work::Event(event) => {
+                later.extend(stream::outlives_flush(event).then(|| event.clone()));
+                false
+            }
             Work::Load | Work::Prepare(_) => true,
         });
         self.to_push.retain_mut(|done| match done {
@@ -182,11 +192,16 @@ impl State {
                 lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
                 false
             }
-            Done::Event(_) => false,
+            Done::Event(event) => {
+                kept.extend(stream::outlives_flush(event).then(|| event.clone()));
+                false
+            }
             Done::Prepared(_) => true,
         });
         self.free.extend(lanes);
         self.in_flight = 0;
+        kept.extend(later);
+        kept
     }
 
     /// A lane goes back, unless caps have changed meanwhile.

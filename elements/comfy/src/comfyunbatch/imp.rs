@@ -1,6 +1,7 @@
 // Lock order: stream lock (pads), settings, state. No lock is held while calling out. `state.rs` holds what the
 // lock protects; each src pad has its own task, so that streams leave side by side.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use gst::prelude::*;
@@ -729,6 +730,7 @@ impl ComfyUnbatch {
         self.removed.wake();
         let flow = match item {
             Item::Frame(frame) => pad.push(frame),
+            Item::Event(event) if is_known(pad, &event) => Ok(gst::FlowSuccess::Ok),
             Item::Event(event) => {
                 // Also EOS: a stream-start may stand behind it already.
                 pad.push_event(event);
@@ -763,5 +765,22 @@ impl ComfyUnbatch {
     fn post_latency(&self) {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+    }
+}
+
+/// Whether downstream has it: comfybatch says again after a flush what holds beyond it, and so do we with caps.
+fn is_known(pad: &ComfyStreamPad, event: &gst::Event) -> bool {
+    let ended = pad.sticky_event::<gst::event::Eos>(0).is_some();
+    match event.view() {
+        _ if ended || !stream::outlives_flush(event) => false,
+        gst::EventView::Caps(caps) => pad.current_caps().is_some_and(|known| *known == *caps.caps()),
+        _ => {
+            let mut known = false;
+            pad.sticky_events_foreach(|sticky| {
+                known |= sticky.as_ptr() == event.as_ptr();
+                ControlFlow::Continue(gst::EventForeachAction::Keep)
+            });
+            known
+        }
     }
 }

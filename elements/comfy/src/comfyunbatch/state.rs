@@ -58,6 +58,8 @@ impl Stream {
         self.flow = Err(gst::FlowError::Flushing);
         self.queue.clear();
         self.frames = 0;
+        // They may have been among what was dropped.
+        self.caps = 0;
         self.added.wake();
     }
 
