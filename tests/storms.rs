@@ -14,6 +14,9 @@ use gst::prelude::*;
 /// No step may take longer than this.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// More messages than one step can be the reason for.
+const MANY: usize = 10_000;
+
 /// xorshift64*: the same storm for the same seed.
 struct Dice(u64);
 
@@ -32,6 +35,12 @@ impl Dice {
     fn one<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
+}
+
+/// These, or the one that COMFY_SEED names, to look closely at a failure.
+fn seeds(all: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = u64> {
+    let one: Option<u64> = std::env::var("COMFY_SEED").ok().and_then(|seed| seed.parse().ok());
+    all.filter(move |seed| one.is_none_or(|one| one == *seed))
 }
 
 /// Ends the process, with the step's name, when a step takes too long: a thread that hangs cannot be ended otherwise.
@@ -164,7 +173,10 @@ impl Watch {
 
 /// Fails when the bus has an error or a warning.
 fn assert_quiet(pipeline: &gst::Pipeline, what: &str) {
-    for message in pipeline.bus().expect("a pipeline has a bus").iter() {
+    let bus = pipeline.bus().expect("a pipeline has a bus");
+    let messages: Vec<gst::Message> = bus.iter().take(MANY).collect();
+    assert!(messages.len() < MANY, "{what}: messages come faster than they can be looked at");
+    for message in messages {
         match message.view() {
             gst::MessageView::Error(error) => panic!("{what}: {} {:?}", error.error(), error.debug()),
             gst::MessageView::Warning(warning) => panic!("{what}: {} {:?}", warning.error(), warning.debug()),
@@ -305,7 +317,7 @@ fn storm(seed: u64, model: &str, steps: usize) {
 
 #[test]
 fn storm_over_one_stream_ends_and_keeps_nothing() {
-    for seed in 1..=8 {
+    for seed in seeds(1..=8) {
         let models = ["builtin:null", "builtin:invert", "builtin:null?copy=true&base=1ms", "builtin:invert?per-image=300us"];
         storm(seed, models[seed as usize % models.len()], 60);
     }
@@ -314,7 +326,9 @@ fn storm_over_one_stream_ends_and_keeps_nothing() {
 #[test]
 fn storm_over_a_model_ends_and_keeps_nothing() {
     for (seed, model) in [(21, "invert.onnx"), (22, "tensor-out.onnx"), (23, "upscale2x.onnx")] {
-        storm(seed, &models::model(model), 40);
+        if seeds(seed..=seed).next().is_some() {
+            storm(seed, &models::model(model), 40);
+        }
     }
 }
 
@@ -322,6 +336,16 @@ fn storm_over_a_model_ends_and_keeps_nothing() {
 struct Guest {
     source: gst::Element,
     pad: gst::Pad,
+}
+
+/// Holds a source up between two frames, as applications do before they take its peer away.
+fn block(pad: &gst::Pad) {
+    let (blocked, wait) = std::sync::mpsc::channel();
+    pad.add_probe(gst::PadProbeType::IDLE, move |_, _| {
+        let _ = blocked.send(());
+        gst::PadProbeReturn::Ok
+    });
+    wait.recv().expect("it comes to rest");
 }
 
 /// One storm over streams that come and go.
@@ -391,6 +415,8 @@ fn storm_of_streams(seed: u64, model: &str, steps: usize) {
                 let stopped_first = dice.below(2) == 0;
                 if stopped_first {
                     guest.source.set_state(gst::State::Null).unwrap();
+                } else {
+                    block(&guest.source.static_pad("src").unwrap());
                 }
                 batch.release_request_pad(&guest.pad);
                 guest.source.set_state(gst::State::Null).unwrap();
@@ -434,7 +460,7 @@ fn storm_of_streams(seed: u64, model: &str, steps: usize) {
 
 #[test]
 fn storm_over_streams_that_come_and_go_ends_and_keeps_nothing() {
-    for seed in 1..=6 {
+    for seed in seeds(1..=6) {
         let models = ["builtin:null", "builtin:invert"];
         storm_of_streams(seed, models[seed as usize % models.len()], 60);
     }

@@ -197,6 +197,7 @@ impl ComfyInfer {
             }
             request = Some(wanted);
         }
+        let lanes_are_new = lanes.is_some();
         if let Some(lanes) = lanes {
             state.generation += 1;
             state.interrupts = lanes.iter().map(|lane| lane.interrupt()).collect();
@@ -229,7 +230,10 @@ impl ComfyInfer {
         let rate = frames
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        let before = (state.frame, state.prepared.as_ref().map(|prepared| prepared.capacity));
         state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
+        // Streams of different formats take turns: their caps come with every batch, and change nothing here.
+        let relatency = before != (state.frame, Some(capacity)) || lanes_are_new;
         state.caps_ready += 1;
         let (number, generation) = (state.caps_ready, state.generation);
         let prepared = Arc::new(Prepared {
@@ -246,7 +250,9 @@ impl ComfyInfer {
         self.done.wake();
         self.room.wake();
         drop(state);
-        self.post_latency();
+        if relatency {
+            self.post_latency();
+        }
         Some(())
     }
 

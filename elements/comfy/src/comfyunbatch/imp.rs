@@ -1,6 +1,7 @@
 // Lock order: stream lock (pads), settings, state. No lock is held while calling out. `state.rs` holds what the
 // lock protects; each src pad has its own task, so that streams leave side by side.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
@@ -203,11 +204,12 @@ impl ElementImpl for ComfyUnbatch {
         if transition == gst::StateChange::PausedToReady {
             let extra: Vec<ComfyStreamPad> = {
                 let mut state = self.state.lock();
-                let rest = state.streams.split_off(&1);
+                let (going, rest) = state.streams.split_off(&1).into_iter().partition(|(_, s)| s.going);
                 for stream in state.streams.values_mut() {
                     *stream = Stream::new(stream.pad.clone());
                 }
-                rest.into_values().map(|s| s.pad).collect()
+                state.streams.extend::<BTreeMap<_, _>>(going);
+                BTreeMap::<u32, Stream>::into_values(rest).map(|s| s.pad).collect()
             };
             for pad in extra {
                 let _ = self.obj().remove_pad(&pad);
@@ -281,6 +283,7 @@ impl ComfyUnbatch {
                     self.add_stream(number, None);
                     state = self.state.lock();
                 }
+                Some(stream) if stream.leaving => self.removed.wait(&mut state),
                 Some(stream) if stream.void || stream.flow.is_err() => return Ok(state),
                 Some(stream) if stream.frames < bound && stream.queue.len() < bound + MAX_EVENTS => return Ok(state),
                 Some(_) => self.removed.wait(&mut state),
@@ -301,11 +304,17 @@ impl ComfyUnbatch {
             self.stream_flushed(number, reset_time);
             return Ok(self.state.lock());
         }
+        let mut state = state;
+        while state.running && state.streams.get(&number).is_some_and(|s| s.leaving) {
+            self.removed.wait(&mut state);
+        }
+        if !state.running {
+            return Err(gst::FlowError::Flushing);
+        }
         let known = state.streams.contains_key(&number);
         if word == Some(Word::Left) && !known {
             return Ok(state);
         }
-        let mut state = state;
         if !known {
             drop(state);
             self.add_stream(number, Some(&event));
@@ -377,7 +386,7 @@ impl ComfyUnbatch {
                 }
                 let mut state = self.state.lock();
                 state.running = true;
-                for stream in state.streams.values_mut() {
+                for stream in state.streams.values_mut().filter(|s| !s.going) {
                     stream.flush();
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
@@ -396,8 +405,9 @@ impl ComfyUnbatch {
                 _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
             },
             EventView::Caps(caps) => {
-                self.state.lock().set_caps(caps.caps());
-                self.post_latency();
+                if self.state.lock().set_caps(caps.caps()) {
+                    self.post_latency();
+                }
                 true
             }
             EventView::Eos(_) => {
@@ -518,7 +528,9 @@ impl ComfyUnbatch {
     }
 
     fn pads(&self) -> Vec<ComfyStreamPad> {
-        self.state.lock().streams.values().map(|s| s.pad.clone()).collect()
+        let state = self.state.lock();
+        let staying = state.streams.values().filter(|s| !s.going);
+        staying.map(|s| s.pad.clone()).collect()
     }
 
     /// A new stream's pad; it has its stream-start and caps when others first see it.
@@ -571,10 +583,17 @@ impl ComfyUnbatch {
                     stream.caps = 0;
                     stream.queue.clear();
                     stream.frames = 0;
+                    stream.leaving = false;
                 }
+                self.removed.wake();
                 return;
             }
-            state.streams.remove(&number).map(|s| s.pad)
+            let stream = state.streams.get_mut(&number).filter(|s| !s.going);
+            stream.map(|stream| {
+                (stream.leaving, stream.going) = (true, true);
+                stream.flush();
+                stream.pad.clone()
+            })
         };
         self.removed.wake();
         if let Some(pad) = pad {
@@ -582,6 +601,10 @@ impl ComfyUnbatch {
             self.obj().call_async(move |element| {
                 let _ = pad.set_active(false);
                 let _ = element.remove_pad(&pad);
+                let imp = element.imp();
+                let mut state = imp.state.lock();
+                state.streams.remove(&number);
+                imp.removed.wake();
             });
         }
     }
@@ -589,7 +612,7 @@ impl ComfyUnbatch {
     fn stream_flushing(&self, number: u32) {
         let pad = {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else {
+            let Some(stream) = state.streams.get_mut(&number).filter(|s| !s.leaving) else {
                 return;
             };
             stream.void = true;
@@ -607,7 +630,7 @@ impl ComfyUnbatch {
             .lock()
             .streams
             .get(&number)
-            .filter(|s| s.void)
+            .filter(|s| s.void && !s.leaving)
             .map(|s| s.pad.clone())
         else {
             return;
@@ -629,9 +652,11 @@ impl ComfyUnbatch {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
         if active {
-            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()) {
+            let mut state = self.state.lock();
+            if let Some(stream) = state.streams.get_mut(&pad.stream()).filter(|s| !s.going) {
                 stream.flow = Ok(gst::FlowSuccess::Ok);
             }
+            drop(state);
             self.start_task(pad);
         } else {
             if let Some(stream) = self
