@@ -167,7 +167,9 @@ fn example_with_a_model_that_is_not_there_says_so_and_fails() {
         assert!(!output.status.success(), "{name}");
         let errors = String::from_utf8_lossy(&output.stderr);
         // The last one has no file to read either, and whichever is noticed first is told.
-        let told = ["no-such.onnx", "in.mp4"].iter().any(|missing| errors.contains(missing));
+        let told = ["no-such.onnx", "in.mp4"]
+            .iter()
+            .any(|missing| errors.contains(missing));
         assert!(told, "{name}: {errors}");
     }
 }
