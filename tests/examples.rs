@@ -160,7 +160,7 @@ fn example_with_a_model_that_is_not_there_says_so_and_fails() {
     for (name, path, _) in EXAMPLES {
         let arguments: &[&str] = match *name {
             "01_policy" => continue,
-            "04_file" => &["in.mp4", "out.mp4", "no-such.onnx"],
+            "04_file" => &["in.mp4", "/no-such-folder/out.mp4", "no-such.onnx"],
             _ => &["no-such.onnx"],
         };
         let output = run(path, arguments);
