@@ -250,6 +250,10 @@ struct Model {
     silence_is_meant: bool,
     told_batches: Option<usize>,
     told_full: bool,
+    now: Duration,
+    /// Full, and nobody knows yet.
+    untold_full: bool,
+    last_told_full: Option<Duration>,
 }
 
 impl Model {
@@ -272,6 +276,9 @@ impl Model {
             silence_is_meant: false,
             told_batches: None,
             told_full: false,
+            now: Duration::ZERO,
+            untold_full: false,
+            last_told_full: None,
         }
     }
 
@@ -318,6 +325,7 @@ impl Model {
     }
 
     fn admit(&mut self, now: Duration, id: u32, timing: Timing) -> Admit<u32> {
+        self.now = now;
         let frames = self.frames();
         let room = frames.len() < self.capacity();
         if !room && self.settings.leaky == Leaky::None {
@@ -392,6 +400,7 @@ impl Model {
     }
 
     fn next(&mut self, now: Duration) -> Next<u32> {
+        self.now = now;
         if self.frames().len() > self.capacity() && self.settings.leaky != Leaky::None {
             return Next::Drop(self.drop_one(), Why::Overrun);
         }
@@ -473,6 +482,7 @@ impl Model {
         self.silence_is_meant = false;
         self.told_batches = None;
         self.told_full = false;
+        self.untold_full = false;
         self.arrivals.clear();
         self.items.drain(..).map(|item| item.id).collect()
     }
@@ -498,6 +508,14 @@ impl Model {
         self.below_full();
         if fill >= self.capacity() && !self.told_full {
             self.told_full = true;
+            self.untold_full = true;
+        }
+        let long_ago = self
+            .last_told_full
+            .is_none_or(|last| self.now >= last + Duration::from_secs(1));
+        if fill >= self.capacity() && self.untold_full && long_ago {
+            self.untold_full = false;
+            self.last_told_full = Some(self.now);
             self.changes.push(Change::Overrun { dropped: self.dropped });
         }
     }

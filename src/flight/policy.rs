@@ -8,6 +8,9 @@ use super::{Admit, Change, Leaky, MAX_MARKERS, Mark, Marker, Next, Settings, Sta
 /// Arrivals from which an unknown frame duration is learnt.
 const LEARNT_FROM: u32 = 16;
 
+/// An overrun is told at most this often: behind a fast source the buffer is full all the time, as it should be.
+const OVERRUN_PAUSE: Duration = Duration::from_secs(1);
+
 /// Changes kept for a caller that has not asked yet.
 const MAX_CHANGES: usize = 4;
 
@@ -26,8 +29,14 @@ pub struct FlightBuffer<T> {
     tail_released: bool,
     /// The next frame to be queued follows a dropped one.
     discont: bool,
-    /// Full was not told yet, or the buffer has been below full by one batch since.
+    /// The latest time handed in.
+    now: Duration,
+    /// Full was not counted yet, or the buffer has been below full by one batch since.
     overrun_armed: bool,
+    /// An overrun was counted and is still to be told.
+    overrun_owed: bool,
+    /// When one was told last.
+    overrun_told: Option<Duration>,
     /// Whole batches told while filling; `None` until the first frame.
     batches_told: Option<usize>,
     changes: VecDeque<Change>,
@@ -65,7 +74,10 @@ impl<T> FlightBuffer<T> {
             last_left: Duration::ZERO,
             tail_released: false,
             discont: false,
+            now: Duration::ZERO,
             overrun_armed: true,
+            overrun_owed: false,
+            overrun_told: None,
             batches_told: None,
             changes: VecDeque::with_capacity(MAX_CHANGES),
             given_duration: None,
@@ -88,6 +100,7 @@ impl<T> FlightBuffer<T> {
 
     /// Offers a frame.
     pub fn admit(&mut self, now: Duration, frame: T, timing: Timing) -> Admit<T> {
+        self.now = now;
         let full = self.fill >= self.capacity;
         if full && self.settings.leaky == Leaky::None {
             return Admit::Full(frame);
@@ -141,6 +154,7 @@ impl<T> FlightBuffer<T> {
 
     /// What leaves now.
     pub fn next(&mut self, now: Duration) -> Next<T> {
+        self.now = now;
         if self.fill > self.capacity && self.settings.leaky != Leaky::None {
             let index = self.victim();
             return Next::Drop(self.drop_at(index, Why::Overrun), Why::Overrun);
@@ -185,6 +199,7 @@ impl<T> FlightBuffer<T> {
         self.tail_released = false;
         self.discont = true;
         self.overrun_armed = true;
+        self.overrun_owed = false;
         self.changes.clear();
         self.learning.restart_if_unfinished();
         self.earliest = None;
@@ -277,9 +292,18 @@ impl<T> FlightBuffer<T> {
             State::Underrun | State::Running => {}
         }
         self.rearm();
-        if self.fill >= self.capacity && self.overrun_armed {
-            self.overrun_armed = false;
+        if self.fill < self.capacity {
+            return;
+        }
+        if self.overrun_armed {
+            (self.overrun_armed, self.overrun_owed) = (false, true);
             self.stats.overruns += 1;
+        }
+        let may_tell = self
+            .overrun_told
+            .is_none_or(|told| self.now.saturating_sub(told) >= OVERRUN_PAUSE);
+        if self.overrun_owed && may_tell {
+            (self.overrun_owed, self.overrun_told) = (false, Some(self.now));
             self.tell(Change::Overrun {
                 dropped: self.stats.dropped_overrun,
             });

@@ -409,10 +409,25 @@ fn overrun_is_told_once_until_one_batch_is_free_again() {
         assert!(matches!(buffer.next(ms(0)), Next::Frame { .. }));
     }
     for frame in 7..9 {
-        assert_eq!(buffer.admit(ms(0), frame, timing(frame)), Admit::Queued);
+        assert_eq!(buffer.admit(ms(1100), frame, timing(frame)), Admit::Queued);
     }
     assert_eq!(changes(&mut buffer), [Change::Overrun { dropped: 2 }]);
     assert_eq!(buffer.stats().overruns, 2);
+}
+
+#[test]
+fn overruns_are_told_once_a_second_and_never_forgotten() {
+    let mut buffer = with(settings(1, 0, 1, Leaky::None), 0..1);
+    assert_eq!(changes(&mut buffer), [Change::Running, Change::Overrun { dropped: 0 }]);
+    for frame in 1..10 {
+        assert!(matches!(buffer.next(ms(frame)), Next::Frame { .. }));
+        assert_eq!(buffer.admit(ms(frame), frame, timing(frame)), Admit::Queued);
+    }
+    assert_eq!(changes(&mut buffer), [], "a source faster than what follows");
+    assert_eq!(buffer.stats().overruns, 10);
+    assert!(matches!(buffer.next(ms(1000)), Next::Frame { .. }));
+    assert_eq!(buffer.admit(ms(1000), 10, timing(10)), Admit::Queued);
+    assert_eq!(changes(&mut buffer), [Change::Overrun { dropped: 0 }]);
 }
 
 #[test]

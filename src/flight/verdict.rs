@@ -173,7 +173,7 @@ pub enum Change {
     Running,
     /// Nothing has come for too long.
     Underrun,
-    /// The buffer became full.
+    /// The buffer became full. Told at most once a second; the counters know of each.
     Overrun {
         /// Frames dropped for want of room since the buffer was made.
         dropped: u64,

@@ -18,10 +18,16 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// `text` is an element's name and properties in gst-launch's manner; pads by name or template.
+    /// `text` is an element's name and properties in gst-launch's manner, or a chain of elements, whose free pads are
+    /// then `sink` and `src`; pads by name or template.
     pub fn new(text: &str, sink: &str, src: &str) -> Self {
         crate::init();
-        let element = gst::parse::launch(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let made = if text.contains('!') {
+            gst::parse::bin_from_description(text, true).map(Cast::upcast)
+        } else {
+            gst::parse::launch(text)
+        };
+        let element = made.unwrap_or_else(|error| panic!("{text}: {error}"));
         Self::with(&element, Some(sink), Some(src))
     }
 
@@ -85,15 +91,7 @@ impl Bench {
 
     /// Answers LATENCY queries from now on as a source upstream of this bench.
     pub fn upstream_latency(&self, live: bool, min: gst::ClockTime, max: Option<gst::ClockTime>) {
-        self.pad().add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
-            if let Some(gst::PadProbeData::Query(query)) = &mut info.data
-                && let gst::QueryViewMut::Latency(latency) = query.view_mut()
-            {
-                latency.set(live, min, max);
-                return gst::PadProbeReturn::Handled;
-            }
-            gst::PadProbeReturn::Ok
-        });
+        answer_latency(&self.pad(), live, min, max);
     }
 
     /// FLUSH_START and FLUSH_STOP, and a new segment.
@@ -128,6 +126,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         // A thread of the element that stands at the gate would keep it from stopping.
         self.out.release();
+        // Messages hold the element, and the element holds the bus they wait on.
+        self.element.set_bus(None::<&gst::Bus>);
+        self.messages();
     }
 }
 
@@ -137,6 +138,19 @@ pub fn stat<T: for<'a> glib::value::FromValue<'a> + Send + 'static>(element: &gs
     stats
         .get(name)
         .unwrap_or_else(|error| panic!("{name} in {stats}: {error}"))
+}
+
+/// From now on `pad` answers LATENCY queries so.
+pub fn answer_latency(pad: &gst::Pad, live: bool, min: gst::ClockTime, max: Option<gst::ClockTime>) {
+    pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+        if let Some(gst::PadProbeData::Query(query)) = &mut info.data
+            && let gst::QueryViewMut::Latency(latency) = query.view_mut()
+        {
+            latency.set(live, min, max);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// A segment that begins at zero.

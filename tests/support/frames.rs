@@ -30,6 +30,7 @@ impl Video {
 
     /// A format by GStreamer's name.
     pub fn new(format: &str, width: u32, height: u32) -> Self {
+        crate::init();
         let format = format.parse().expect("a video format");
         let info = gst_video::VideoInfo::builder(format, width, height)
             .fps(gst::Fraction::new(25, 1))

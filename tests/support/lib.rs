@@ -10,6 +10,7 @@ pub mod frames;
 pub mod models;
 pub mod passport;
 pub mod pipeline;
+pub mod story;
 pub mod tap;
 pub mod temp;
 

@@ -46,10 +46,16 @@ impl Ended {
         self
     }
 
-    /// Fails unless there was exactly one error, and gives it.
+    /// Fails unless our elements posted exactly one error, before anyone else did, and gives it. A source adds one of
+    /// its own ("Internal data stream error") whenever its push fails.
     pub fn expect_one_error(&self) -> glib::Error {
-        let errors = self.errors();
-        assert_eq!(errors.len(), 1, "expected one error: {errors:?}");
+        let ours = self.messages.iter().filter(|message| {
+            let element = message.src().and_then(|source| source.downcast_ref::<gst::Element>());
+            let factory = element.and_then(|element| element.factory());
+            message.type_() == gst::MessageType::Error && factory.is_some_and(|f| f.name().starts_with("comfy"))
+        });
+        let (count, errors) = (ours.count(), self.errors());
+        assert_eq!(count, 1, "expected one error of ours: {errors:?}");
         errors[0].0.clone()
     }
 }

@@ -1,3 +1,37 @@
-//! `comfystream`.
+//! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `doctor` what this machine has.
 
-fn main() {}
+mod demo;
+mod doctor;
+mod moments;
+mod progress;
+mod report;
+mod sheet;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs AI models on video streams, in batches, through GStreamer.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Doctor(doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("comfystream: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Policy;
 use super::state::{Arrived, Out, State};
 use crate::batchcaps::{self, MAX_BATCH};
-use crate::batchmeta::ComfyBatchMeta;
+use crate::batchmeta::{Batch, ComfyBatchMeta, Frame};
 use crate::burst::Burst;
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
@@ -231,6 +231,20 @@ impl ElementImpl for ComfyBatch {
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
             })
+            .link_function(|pad, parent, _peer| {
+                Self::catch_panic_pad_function(parent, || (), |imp| imp.state.lock().expect(pad.stream()));
+                Ok(gst::PadLinkSuccess)
+            })
+            .unlink_function(|pad, parent| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || (),
+                    |imp| {
+                        imp.state.lock().expect_no_more(pad.stream());
+                        imp.removed.wake();
+                    },
+                )
+            })
             .build();
         pad.set_stream(stream);
         self.state.lock().set_pad(stream, &pad);
@@ -257,6 +271,7 @@ impl ElementImpl for ComfyBatch {
         let mut state = self.state.lock();
         state.leave(stream);
         self.added.wake();
+        self.removed.wake();
         drop(state);
         let _ = self.obj().remove_pad(pad);
         self.post_streams();
@@ -295,20 +310,32 @@ impl ComfyBatch {
             running,
             sequence,
         };
-        loop {
+        if state.came(stream, running) {
+            self.removed.wake();
+        }
+        let now = loop {
             state.admits(stream)?;
+            if !state.may_go(stream, running) {
+                self.removed.wait(&mut state);
+                continue;
+            }
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
-                Offer::Queued => break,
+                Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
-                    self.removed.wait(&mut state);
+                    // The src task may have taken a batch away since the last one was formed.
+                    if state.pump_at(now) {
+                        self.added.wake();
+                    } else {
+                        self.removed.wait(&mut state);
+                    }
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
-        }
+        };
         let relatency = state.learnt_frame_duration(stream, running);
-        if state.pump() {
+        if state.pump_at(now) {
             self.added.wake();
         }
         drop(state);
@@ -328,7 +355,7 @@ impl ComfyBatch {
             }
             EventView::FlushStop(stop) => {
                 let reset = stop.resets_time();
-                self.flush_stop(stream, reset, event);
+                self.flush_stop(pad, reset, event);
                 return Ok(gst::FlowSuccess::Ok);
             }
             _ if !event.is_serialized() => {
@@ -363,8 +390,6 @@ impl ComfyBatch {
             EventView::Caps(caps) => {
                 // The caps themselves travel as the container's; a change closes the batch (another group).
                 relatency = state.set_caps(stream, caps.caps_owned());
-                // Events may wait for caps.
-                self.added.wake();
                 drop(state);
                 if relatency {
                     self.post_latency();
@@ -384,6 +409,7 @@ impl ComfyBatch {
             EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 state.gap(stream, start, duration, event.clone());
+                self.removed.wake();
                 if state.pump() {
                     self.added.wake();
                 }
@@ -422,6 +448,10 @@ impl ComfyBatch {
         if state.pump() || is_eos {
             self.added.wake();
         }
+        if is_eos {
+            // Nobody waits for its turn any more.
+            self.removed.wake();
+        }
         drop(state);
         if restart {
             self.start_task();
@@ -447,27 +477,14 @@ impl ComfyBatch {
         }
     }
 
-    fn flush_stop(&self, stream: u32, reset_time: bool, event: gst::Event) {
-        let (alone, pad) = {
-            let state = self.state.lock();
-            (state.is_flushed_alone(stream), state.pad(stream))
-        };
+    fn flush_stop(&self, pad: &ComfyStreamPad, reset_time: bool, event: gst::Event) {
+        let (stream, sticky) = (pad.stream(), stream::sticky(pad));
+        let alone = self.state.lock().is_flushed_alone(stream);
         if alone {
             self.srcpad.push_event(event);
         }
-        // They may have been thrown away with the batch they were in, here or anywhere up to comfyunbatch.
-        let mut again = Vec::new();
-        if let Some(pad) = pad {
-            pad.sticky_events_foreach(|event| {
-                let told = event.type_() == gst::EventType::Caps || Burst::parse(event).is_some();
-                if stream::outlives_flush(event) && !told {
-                    again.push(event.clone());
-                }
-                std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
-            });
-        }
         let mut state = self.state.lock();
-        state.flush_stop(stream, reset_time, again);
+        state.flush_stop(stream, reset_time, sticky);
         if state.pump() {
             self.added.wake();
         }
@@ -583,8 +600,9 @@ impl ComfyBatch {
         if pad.peer_query(&mut query) {
             let live = query.result().0;
             let mut state = self.state.lock();
-            if state.set_live(live) {
+            if state.set_stream_live(pad.stream(), live) {
                 self.added.wake();
+                self.removed.wake();
             }
         }
     }
@@ -624,10 +642,13 @@ impl ComfyBatch {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
@@ -646,14 +667,14 @@ impl ComfyBatch {
         self.removed.wake();
     }
 
-    /// One turn of the src task.
-    fn step(&self) {
+    /// One turn of the src task. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let out = loop {
             if state.flow.is_err() {
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             state.pump();
             if let Some(out) = state.take() {
@@ -666,9 +687,7 @@ impl ComfyBatch {
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {
-            if !self.srcpad.push_event(event) {
-                self.state.lock().forget_prelude();
-            }
+            self.srcpad.push_event(event);
         }
         let flow = match out {
             Out::Batch {
@@ -678,14 +697,12 @@ impl ComfyBatch {
                 let writable = container.get_mut().expect("a new buffer is writable");
                 writable.set_pts(pts);
                 writable.set_duration(duration);
-                let flags = batch.frames.iter().fold(gst::BufferFlags::empty(), |all, frame| {
-                    all | (frame.input.flags() & gst::BufferFlags::CORRUPTED)
-                });
-                let first = batch
-                    .frames
-                    .first()
-                    .map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
-                writable.set_flags(flags | (first & gst::BufferFlags::DISCONT));
+                writable.set_flags(flags(&batch));
+                // For those who count frames without knowing the meta: probes, and plugins built apart from this one.
+                if let Some(frame) = batch.frames.first() {
+                    writable.set_offset(frame.sequence);
+                    writable.set_offset_end(frame.sequence + batch.frames.len() as u64);
+                }
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -715,6 +732,7 @@ impl ComfyBatch {
         if relatency {
             self.post_latency();
         }
+        true
     }
 
     fn idle(&self, state: &mut MutexGuard<'_, State>) {
@@ -738,4 +756,22 @@ impl ComfyBatch {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
+}
+
+/// A container is corrupted when one of its frames is, droppable when all are, and discontinuous as its first is.
+fn flags(batch: &Batch) -> gst::BufferFlags {
+    let of = |frame: &Frame| frame.input.flags();
+    let any = batch
+        .frames
+        .iter()
+        .map(of)
+        .fold(gst::BufferFlags::empty(), |a, b| a | b);
+    let all = batch
+        .frames
+        .iter()
+        .map(of)
+        .reduce(|a, b| a & b)
+        .unwrap_or(gst::BufferFlags::empty());
+    let first = batch.frames.first().map_or(gst::BufferFlags::empty(), of);
+    (any & gst::BufferFlags::CORRUPTED) | (all & gst::BufferFlags::DROPPABLE) | (first & gst::BufferFlags::DISCONT)
 }

@@ -95,8 +95,6 @@ struct State {
     /// Queries that wait, and how many of them may go.
     barriers_set: u64,
     barriers_passed: u64,
-    /// Sticky events that a flush kept from being pushed.
-    lost: Vec<gst::Event>,
     announced: Option<Burst>,
     /// Frame duration that the last LATENCY answer stood on.
     latency_for: Option<Duration>,
@@ -112,7 +110,6 @@ impl State {
             segment: gst::FormattedSegment::new(),
             barriers_set: 0,
             barriers_passed: 0,
-            lost: Vec::new(),
             announced: None,
             latency_for: None,
         }
@@ -129,19 +126,18 @@ impl State {
         }
     }
 
-    /// Empties the queue. What is left of it says what holds beyond a flush and did not get through: a stream's start,
-    /// its caps and tags, which upstream does not repeat.
+    /// Answers the events that were dropped.
     fn reset(&mut self) -> Vec<gst::Event> {
-        let mut kept = std::mem::take(&mut self.lost);
-        kept.extend(self.buffer.flush().filter_map(|item| match item {
-            Item::Event(event) if stream::outlives_flush(&event) => Some(event),
-            _ => None,
-        }));
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Barrier => None,
+        };
+        let dropped = self.buffer.flush().filter_map(event).collect();
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
         self.announced = None;
-        kept
+        dropped
     }
 }
 
@@ -399,13 +395,10 @@ impl ComfyFlightBuffer {
             EventView::FlushStop(_) => {
                 self.srcpad.push_event(event);
                 let mut state = self.state.lock();
-                let kept = state.reset();
+                let dropped = state.reset();
                 state.flow = Ok(gst::FlowSuccess::Ok);
                 drop(state);
-                for event in kept {
-                    // Goes on before the next thing that is pushed.
-                    let _ = self.srcpad.store_sticky_event(&event);
-                }
+                stream::keep_sticky(&self.srcpad, dropped);
                 self.start_task();
                 return Ok(gst::FlowSuccess::Ok);
             }
@@ -572,10 +565,13 @@ impl ComfyFlightBuffer {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
+            // Until it has to stop: the way through the task and a weak reference costs more than a turn.
             if let Some(element) = element.upgrade() {
-                element.imp().step();
+                while element.imp().step() {}
             }
         });
         if started.is_err() {
@@ -595,14 +591,14 @@ impl ComfyFlightBuffer {
         self.removed.wake();
     }
 
-    /// One turn of the src task: take what may leave and push it.
-    fn step(&self) {
+    /// One turn of the src task: take what may leave and push it. False: the task is paused.
+    fn step(&self) -> bool {
         let mut state = self.state.lock();
         let next = loop {
             if state.flow.is_err() {
                 drop(state);
                 let _ = self.srcpad.pause_task();
-                return;
+                return false;
             }
             let now = state.timeline.now();
             match state.buffer.next(now) {
@@ -645,6 +641,7 @@ impl ComfyFlightBuffer {
             }
             Next::Idle | Next::WaitUntil(_) => unreachable!("handled in the loop"),
         }
+        true
     }
 
     fn push(&self, item: Item, discont: bool) {
@@ -676,9 +673,18 @@ impl ComfyFlightBuffer {
         let Item::Frame(buffer) = item else { return };
         gst::debug!(CAT, imp = self, "dropped {:?}: {why:?}", buffer.pts());
         if why == Why::Late {
-            let stats = self.state.lock().buffer.stats();
+            let (stats, running, stream) = {
+                let state = self.state.lock();
+                let segment = &state.segment;
+                let time = |to: fn(&gst::FormattedSegment<_>, gst::ClockTime) -> _| {
+                    buffer.pts().and_then(|pts| to(segment, pts))
+                };
+                let (running, stream) = (time(|s, t| s.to_running_time(t)), time(|s, t| s.to_stream_time(t)));
+                (state.buffer.stats(), running, stream)
+            };
             let message = gst::message::Qos::builder(true)
-                .running_time(buffer.pts())
+                .running_time(running)
+                .stream_time(stream)
                 .timestamp(buffer.pts())
                 .duration(buffer.duration())
                 .stats(
@@ -747,12 +753,10 @@ impl ComfyFlightBuffer {
             .field("capacity", stats.capacity as u32)
             .field("threshold", stats.threshold_frames as u32);
         let builder = match change {
-            Change::Filling { expected, .. } => builder.field("state", "filling").field(
-                "expected-start",
-                expected
-                    .and_then(|d| gst::ClockTime::try_from(d).ok())
-                    .unwrap_or(gst::ClockTime::NONE.unwrap_or_default()),
-            ),
+            Change::Filling { expected, .. } => {
+                let start = expected.and_then(|d| gst::ClockTime::try_from(d).ok());
+                builder.field("state", "filling").field_if_some("expected-start", start)
+            }
             Change::Running => builder.field("state", "running"),
             Change::Underrun => builder.field("state", "underrun"),
             Change::Overrun { dropped } => builder.field("state", "overrun").field("dropped", dropped),

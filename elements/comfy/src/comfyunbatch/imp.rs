@@ -1,8 +1,6 @@
 // Lock order: stream lock (pads), settings, state. No lock is held while calling out. `state.rs` holds what the
 // lock protects; each src pad has its own task, so that streams leave side by side.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use gst::prelude::*;
@@ -204,12 +202,11 @@ impl ElementImpl for ComfyUnbatch {
         if transition == gst::StateChange::PausedToReady {
             let extra: Vec<ComfyStreamPad> = {
                 let mut state = self.state.lock();
-                let (going, rest) = state.streams.split_off(&1).into_iter().partition(|(_, s)| s.going);
+                let rest = state.streams.split_off(&1);
                 for stream in state.streams.values_mut() {
                     *stream = Stream::new(stream.pad.clone());
                 }
-                state.streams.extend::<BTreeMap<_, _>>(going);
-                BTreeMap::<u32, Stream>::into_values(rest).map(|s| s.pad).collect()
+                rest.into_values().map(|s| s.pad).collect()
             };
             for pad in extra {
                 let _ = self.obj().remove_pad(&pad);
@@ -283,7 +280,6 @@ impl ComfyUnbatch {
                     self.add_stream(number, None);
                     state = self.state.lock();
                 }
-                Some(stream) if stream.leaving => self.removed.wait(&mut state),
                 Some(stream) if stream.void || stream.flow.is_err() => return Ok(state),
                 Some(stream) if stream.frames < bound && stream.queue.len() < bound + MAX_EVENTS => return Ok(state),
                 Some(_) => self.removed.wait(&mut state),
@@ -304,17 +300,11 @@ impl ComfyUnbatch {
             self.stream_flushed(number, reset_time);
             return Ok(self.state.lock());
         }
-        let mut state = state;
-        while state.running && state.streams.get(&number).is_some_and(|s| s.leaving) {
-            self.removed.wait(&mut state);
-        }
-        if !state.running {
-            return Err(gst::FlowError::Flushing);
-        }
         let known = state.streams.contains_key(&number);
         if word == Some(Word::Left) && !known {
             return Ok(state);
         }
+        let mut state = state;
         if !known {
             drop(state);
             self.add_stream(number, Some(&event));
@@ -386,8 +376,7 @@ impl ComfyUnbatch {
                 }
                 let mut state = self.state.lock();
                 state.running = true;
-                for stream in state.streams.values_mut().filter(|s| !s.going) {
-                    stream.flush();
+                for stream in state.streams.values_mut() {
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
                 }
@@ -405,9 +394,8 @@ impl ComfyUnbatch {
                 _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
             },
             EventView::Caps(caps) => {
-                if self.state.lock().set_caps(caps.caps()) {
-                    self.post_latency();
-                }
+                self.state.lock().set_caps(caps.caps());
+                self.post_latency();
                 true
             }
             EventView::Eos(_) => {
@@ -441,26 +429,7 @@ impl ComfyUnbatch {
                 query.set_result(&batches);
                 true
             }
-            QueryViewMut::Allocation(query) => {
-                let pads = self.pads();
-                // Frames of several streams come from one pool, which no single peer can give.
-                let [pad] = pads.as_slice() else { return false };
-                let (Some(caps), need_pool) = query.get_owned() else {
-                    return false;
-                };
-                let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
-                if !pad.peer_query(&mut inner) {
-                    return false;
-                }
-                video::copy_allocation_metas(&inner, query);
-                for (allocator, params) in inner.allocation_params() {
-                    query.add_allocation_param(allocator.as_ref(), params);
-                }
-                for (pool, size, min, max) in inner.allocation_pools() {
-                    query.add_allocation_pool(pool.as_ref(), size, min, max);
-                }
-                true
-            }
+            QueryViewMut::Allocation(query) => self.propose_allocation(query),
             QueryViewMut::Drain(_) => {
                 let mut state = self.state.lock();
                 while state.running && !state.is_idle() {
@@ -471,6 +440,38 @@ impl ComfyUnbatch {
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+
+    /// Downstream's own answer, as long as nothing was pushed. Afterwards a serialized query could wait behind frames
+    /// that a sink holds until another stream's frames, which come after this query, have arrived.
+    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
+        let pads = self.pads();
+        let (Some(caps), need_pool) = query.get_owned() else {
+            return false;
+        };
+        let known = {
+            let state = self.state.lock();
+            (state.frames_out > 0 || pads.len() != 1).then_some(state.video_meta)
+        };
+        if let Some(video_meta) = known {
+            if video_meta {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            }
+            return true;
+        }
+        let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
+        if !pads[0].peer_query(&mut inner) {
+            return false;
+        }
+        self.state.lock().video_meta = inner.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+        video::copy_allocation_metas(&inner, query);
+        for (allocator, params) in inner.allocation_params() {
+            query.add_allocation_param(allocator.as_ref(), params);
+        }
+        for (pool, size, min, max) in inner.allocation_pools() {
+            query.add_allocation_pool(pool.as_ref(), size, min, max);
+        }
+        true
     }
 
     fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {
@@ -528,9 +529,7 @@ impl ComfyUnbatch {
     }
 
     fn pads(&self) -> Vec<ComfyStreamPad> {
-        let state = self.state.lock();
-        let staying = state.streams.values().filter(|s| !s.going);
-        staying.map(|s| s.pad.clone()).collect()
+        self.state.lock().streams.values().map(|s| s.pad.clone()).collect()
     }
 
     /// A new stream's pad; it has its stream-start and caps when others first see it.
@@ -583,17 +582,10 @@ impl ComfyUnbatch {
                     stream.caps = 0;
                     stream.queue.clear();
                     stream.frames = 0;
-                    stream.leaving = false;
                 }
-                self.removed.wake();
                 return;
             }
-            let stream = state.streams.get_mut(&number).filter(|s| !s.going);
-            stream.map(|stream| {
-                (stream.leaving, stream.going) = (true, true);
-                stream.flush();
-                stream.pad.clone()
-            })
+            state.streams.remove(&number).map(|s| s.pad)
         };
         self.removed.wake();
         if let Some(pad) = pad {
@@ -601,25 +593,22 @@ impl ComfyUnbatch {
             self.obj().call_async(move |element| {
                 let _ = pad.set_active(false);
                 let _ = element.remove_pad(&pad);
-                let imp = element.imp();
-                let mut state = imp.state.lock();
-                state.streams.remove(&number);
-                imp.removed.wake();
             });
         }
     }
 
     fn stream_flushing(&self, number: u32) {
-        let pad = {
+        let (pad, dropped) = {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number).filter(|s| !s.leaving) else {
+            let Some(stream) = state.streams.get_mut(&number) else {
                 return;
             };
             stream.void = true;
-            stream.flush();
-            stream.pad.clone()
+            let dropped = stream.flush();
+            (stream.pad.clone(), dropped)
         };
         self.removed.wake();
+        stream::keep_sticky(&pad, dropped);
         pad.push_event(gst::event::FlushStart::new());
         let _ = pad.pause_task();
     }
@@ -630,7 +619,7 @@ impl ComfyUnbatch {
             .lock()
             .streams
             .get(&number)
-            .filter(|s| s.void && !s.leaving)
+            .filter(|s| s.void)
             .map(|s| s.pad.clone())
         else {
             return;
@@ -652,11 +641,9 @@ impl ComfyUnbatch {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
         if active {
-            let mut state = self.state.lock();
-            if let Some(stream) = state.streams.get_mut(&pad.stream()).filter(|s| !s.going) {
+            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()) {
                 stream.flow = Ok(gst::FlowSuccess::Ok);
             }
-            drop(state);
             self.start_task(pad);
         } else {
             if let Some(stream) = self
@@ -676,11 +663,14 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = pad.stop_task();
         let element = self.obj().downgrade();
         let weak = pad.downgrade();
         let started = pad.start_task(move || {
             if let (Some(element), Some(pad)) = (element.upgrade(), weak.upgrade()) {
-                element.imp().step(&pad);
+                // Until it has to stop: the way through the task and weak references costs more than a turn.
+                while element.imp().step(&pad) {}
             }
         });
         if started.is_err() {
@@ -696,14 +686,16 @@ impl ComfyUnbatch {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.running = false;
-        for stream in state.streams.values_mut() {
-            stream.flush();
-        }
+        let dropped: Vec<_> = state.streams.values_mut().map(|s| (s.pad.clone(), s.flush())).collect();
         self.removed.wake();
+        drop(state);
+        for (pad, events) in dropped {
+            stream::keep_sticky(&pad, events);
+        }
     }
 
-    /// One turn of a pad's task.
-    fn step(&self, pad: &ComfyStreamPad) {
+    /// One turn of a pad's task. False: the task is paused.
+    fn step(&self, pad: &ComfyStreamPad) -> bool {
         let number = pad.stream();
         let mut state = self.state.lock();
         let item = loop {
@@ -717,7 +709,7 @@ impl ComfyUnbatch {
             let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
                 drop(state);
                 let _ = pad.pause_task();
-                return;
+                return false;
             };
             let added: Arc<Waker> = stream.added.clone();
             let due = match (*pacing, stream.queue.front()) {
@@ -755,7 +747,6 @@ impl ComfyUnbatch {
         self.removed.wake();
         let flow = match item {
             Item::Frame(frame) => pad.push(frame),
-            Item::Event(event) if is_known(pad, &event) => Ok(gst::FlowSuccess::Ok),
             Item::Event(event) => {
                 // Also EOS: a stream-start may stand behind it already.
                 pad.push_event(event);
@@ -766,7 +757,7 @@ impl ComfyUnbatch {
                 Ok(gst::FlowSuccess::Ok)
             }
         };
-        let Err(error) = flow else { return };
+        let Err(error) = flow else { return true };
         gst::debug!(CAT, obj = pad, "downstream answered {error:?}");
         let mut state = self.state.lock();
         let Some(stream) = state
@@ -774,7 +765,7 @@ impl ComfyUnbatch {
             .get_mut(&number)
             .filter(|s| s.pad == *pad && s.flow.is_ok())
         else {
-            return;
+            return true;
         };
         stream.flow = Err(error);
         let leaves = stream.queue.iter().any(|item| matches!(item, Item::Remove));
@@ -785,27 +776,11 @@ impl ComfyUnbatch {
         if leaves {
             self.remove_stream(number);
         }
+        true
     }
 
     fn post_latency(&self) {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
-    }
-}
-
-/// Whether downstream has it: comfybatch says again after a flush what holds beyond it, and so do we with caps.
-fn is_known(pad: &ComfyStreamPad, event: &gst::Event) -> bool {
-    let ended = pad.sticky_event::<gst::event::Eos>(0).is_some();
-    match event.view() {
-        _ if ended || !stream::outlives_flush(event) => false,
-        gst::EventView::Caps(caps) => pad.current_caps().is_some_and(|known| *known == *caps.caps()),
-        _ => {
-            let mut known = false;
-            pad.sticky_events_foreach(|sticky| {
-                known |= sticky.as_ptr() == event.as_ptr();
-                ControlFlow::Continue(gst::EventForeachAction::Keep)
-            });
-            known
-        }
     }
 }

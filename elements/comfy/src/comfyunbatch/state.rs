@@ -33,10 +33,6 @@ pub(super) struct Stream {
     /// What comes is void until its flush ends.
     pub(super) void: bool,
     pub(super) eos: bool,
-    /// It has left: whoever has its number next waits until it is gone.
-    pub(super) leaving: bool,
-    /// Its pad is being removed.
-    pub(super) going: bool,
     /// For pacing.
     pub(super) segment: gst::FormattedSegment<gst::ClockTime>,
 }
@@ -53,20 +49,21 @@ impl Stream {
             caps: 0,
             void: false,
             eos: false,
-            leaving: false,
-            going: false,
             segment: gst::FormattedSegment::new(),
         }
     }
 
-    /// Drops what waits, but not that it leaves; the pad's task stops at its next look.
-    pub(super) fn flush(&mut self) {
+    /// Drops what waits, and answers the events among it; the pad's task stops at its next look.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
         self.flow = Err(gst::FlowError::Flushing);
-        self.queue.retain(|item| matches!(item, Item::Remove));
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Remove => None,
+        };
+        let dropped = self.queue.drain(..).filter_map(event).collect();
         self.frames = 0;
-        // They may have been among what was dropped.
-        self.caps = 0;
         self.added.wake();
+        dropped
     }
 
     pub(super) fn push(&mut self, item: Item) {
@@ -77,7 +74,7 @@ impl Stream {
                 gst::EventView::StreamStart(_) => self.eos = false,
                 _ => (),
             },
-            Item::Remove => self.leaving = true,
+            Item::Remove => (),
         }
         self.queue.push_back(item);
     }
@@ -105,6 +102,8 @@ pub(super) struct State {
     pub(super) latency: gst::ClockTime,
     pub(super) frames_out: u64,
     pub(super) batches: u64,
+    /// Downstream reads strides from the video meta, as far as it was asked.
+    pub(super) video_meta: bool,
 }
 
 impl State {
@@ -121,12 +120,11 @@ impl State {
             latency: gst::ClockTime::ZERO,
             frames_out: 0,
             batches: 0,
+            video_meta: false,
         }
     }
 
-    /// True when the LATENCY answer changes.
-    pub(super) fn set_caps(&mut self, batch: &gst::CapsRef) -> bool {
-        let before = (self.bound, self.frame);
+    pub(super) fn set_caps(&mut self, batch: &gst::CapsRef) {
         let frames = batchcaps::of_batches(batch);
         let size = batchcaps::capacity(batch).unwrap_or(1);
         self.bound = 2 * size;
@@ -139,7 +137,6 @@ impl State {
             self.caps = Some(frames);
             self.caps_number += 1;
         }
-        before != (self.bound, self.frame)
     }
 
     /// Caps that a stream does not have yet; it counts as having them from now on.
@@ -157,7 +154,7 @@ impl State {
             return Err(gst::FlowError::Flushing);
         }
         let mut all: Option<gst::FlowError> = None;
-        for stream in self.streams.values().filter(|s| !s.leaving) {
+        for stream in self.streams.values() {
             match stream.flow {
                 Err(error @ (gst::FlowError::NotLinked | gst::FlowError::Eos | gst::FlowError::Flushing)) => {
                     // Not linked weighs least: a pad nobody wants does not keep the others from ending.
