@@ -62,7 +62,7 @@ pub enum Error {
         reason: String,
     },
     /// It cannot be read.
-    #[error("{input} cannot be read as video: {reason}")]
+    #[error("{input} cannot be read as video: {reason}; check that it is a video, whole, and can be reached")]
     Unreadable {
         /// As given.
         input: String,
@@ -202,7 +202,7 @@ pub enum Audio {
 pub struct Written {
     /// Video frames.
     pub frames: u64,
-    /// Largest difference of a frame's time from what it should be, both counted from the first frame.
+    /// Largest difference of a frame's running time from that of the frame that went in.
     pub deviation: Duration,
     /// Size of the file.
     pub bytes: u64,
@@ -536,8 +536,10 @@ impl Process {
             .find_map(|element| {
                 let factory = element.factory()?;
                 let class = factory.metadata("klass")?;
-                (class.contains("Decoder") && class.contains("Video") && !class.contains("Bin"))
-                    .then(|| factory.name().to_string())
+                (class.contains("Decoder")
+                    && (class.contains("Video") || class.contains("Image"))
+                    && !class.contains("Bin"))
+                .then(|| factory.name().to_string())
             })
     }
 
@@ -550,22 +552,14 @@ impl Process {
             .map_err(|error| failed(error.to_string()))?
             .len();
         let times = read_times(&self.partial).map_err(failed)?;
-        let expected: Vec<gst::ClockTime> = self.shared.times.lock().iter().flatten().copied().collect();
-        let deviation = match (times.first(), expected.first()) {
-            (Some(first), Some(origin)) => times
-                .iter()
-                .zip(&expected)
-                .map(|(time, expected)| {
-                    let (is, should) = (time.saturating_sub(*first), expected.saturating_sub(*origin));
-                    Duration::from_nanos(is.nseconds().abs_diff(should.nseconds()))
-                })
-                .max()
-                .unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
+        let expected = self.shared.times.lock();
+        let apart = times.iter().zip(expected.iter().flatten());
+        let deviation = apart
+            .map(|(is, should)| Duration::from_nanos(is.nseconds().abs_diff(should.nseconds())))
+            .max();
         Ok(Written {
             frames: times.len() as u64,
-            deviation,
+            deviation: deviation.unwrap_or_default(),
             bytes,
         })
     }
@@ -575,7 +569,7 @@ impl Process {
 fn counted(shared: &Arc<Shared>, listener: &Listener, observer: Option<Observer>) -> Observer {
     let (shared, listener) = (shared.clone(), listener.clone());
     Arc::new(move |pair| {
-        shared.times.lock().push(pair.pts);
+        shared.times.lock().push(pair.time);
         let done = shared.done.fetch_add(1, Ordering::AcqRel) + 1;
         if let Some(observer) = &observer {
             observer(pair);
@@ -684,11 +678,7 @@ impl Linker {
     fn limit(&self, pad: &gst::Pad) {
         let Some(limit) = self.limit else { return };
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-            let segment = pad.sticky_event::<gst::event::Segment>(0);
-            let segment = segment
-                .as_ref()
-                .and_then(|event| event.segment().downcast_ref::<gst::ClockTime>());
-            let time = segment.and_then(|segment| segment.to_running_time(info.buffer()?.pts()?));
+            let time = info.buffer().and_then(|buffer| running_time(pad, buffer));
             if time.is_some_and(|time| time >= limit) {
                 end(pad);
                 return gst::PadProbeReturn::Drop;
@@ -698,7 +688,15 @@ impl Linker {
     }
 }
 
-/// Presentation times of the video frames in an MP4 file, in order, without decoding them.
+fn running_time(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<gst::ClockTime> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    event
+        .segment()
+        .downcast_ref::<gst::ClockTime>()?
+        .to_running_time(buffer.pts()?)
+}
+
+/// Running times of the video frames in an MP4 file, in order, without decoding them.
 pub fn read_times(path: &Path) -> Result<Vec<gst::ClockTime>, String> {
     let text = |error: infergraph::Error| error.to_string();
     let pipeline = gst::Pipeline::with_name("read-back");
@@ -719,8 +717,9 @@ pub fn read_times(path: &Path) -> Result<Vec<gst::ClockTime>, String> {
         sink.set_property("async", false);
         if pad.name().starts_with("video") {
             let seen = seen.clone();
-            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-                seen.lock().extend(info.buffer().and_then(|buffer| buffer.pts()));
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                seen.lock()
+                    .extend(info.buffer().and_then(|buffer| running_time(pad, buffer)));
                 gst::PadProbeReturn::Ok
             });
         }

@@ -112,6 +112,7 @@ pub fn square(info: &gst_video::VideoInfo) -> (u32, u32) {
 /// care about.
 pub fn still(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, glib::BoolError> {
     gst_video::VideoInfo::builder(info.format(), info.width(), info.height())
+        .par(info.par())
         .colorimetry(&info.colorimetry())
         .chroma_site(info.chroma_site())
         .build()
@@ -119,8 +120,8 @@ pub fn still(info: &gst_video::VideoInfo) -> Result<gst_video::VideoInfo, glib::
 
 /// A frame before and after.
 pub struct Pair<'a> {
-    /// Presentation time of both.
-    pub pts: Option<gst::ClockTime>,
+    /// Running time of both.
+    pub time: Option<gst::ClockTime>,
     /// As it went in; None when it comes out as it went in.
     pub before: Option<&'a gst_video::VideoFrameRef<&'a gst::BufferRef>>,
     /// As it came out.
@@ -129,7 +130,7 @@ pub struct Pair<'a> {
 
 impl std::fmt::Debug for Pair<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pair").field("pts", &self.pts).finish_non_exhaustive()
+        f.debug_struct("Pair").field("time", &self.time).finish_non_exhaustive()
     }
 }
 
@@ -185,7 +186,8 @@ impl Tap {
                 }
                 Some(gst::PadProbeData::Event(event)) => {
                     if let gst::EventView::Caps(caps) = event.view() {
-                        inside.info = gst_video::VideoInfo::from_caps(caps.caps()).ok().map(Arc::new);
+                        let info = gst_video::VideoInfo::from_caps(caps.caps()).ok();
+                        inside.info = info.and_then(|info| still(&info).ok()).map(Arc::new);
                     }
                 }
                 _ => (),
@@ -278,10 +280,13 @@ mod imp {
         layout: Option<Layout>,
         colorimetry: Option<String>,
         before: Option<(Arc<gst_video::VideoInfo>, gst_video::VideoConverter)>,
-        after: Option<gst_video::VideoConverter>,
+        after: Option<(gst_video::VideoInfo, gst_video::VideoConverter)>,
+        /// From then on the layout stays.
+        started: bool,
     }
 
-    /// Lock order: none is held while the other is taken, nor while calling out.
+    /// Neither is held while the other is taken. `drawing` belongs to the streaming thread; an observer is called
+    /// while it is held, since the frames that it sees are described there.
     #[derive(Default)]
     pub struct SideBySide {
         pub(super) setup: Mutex<Option<Setup>>,
@@ -396,11 +401,12 @@ mod imp {
             };
             // The second to be drawn leaves alone what the first has filled.
             let place = fit(layout.after, square(in_info));
-            let converter = converter(in_info, out_info, place, layout.before.is_none())?;
+            let in_info = still(in_info).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+            let converter = converter(&in_info, out_info, place, layout.before.is_none())?;
             let mut drawing = self.drawing.lock();
             drawing.layout = Some(layout);
             drawing.colorimetry = Some(colorimetry);
-            drawing.after = Some(converter);
+            drawing.after = Some((in_info, converter));
             drawing.before = None;
             Ok(())
         }
@@ -416,35 +422,38 @@ mod imp {
                 .as_ref()
                 .and_then(|(buffer, info)| gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).ok());
             let mut drawing = self.drawing.lock();
-            let pane = drawing.layout.as_ref().ok_or(gst::FlowError::NotNegotiated)?.before;
-            if let (Some(pane), Some(before), Some((_, info))) = (pane, &before, &taken) {
-                if drawing
-                    .before
-                    .as_ref()
-                    .is_none_or(|(known, _)| !Arc::ptr_eq(known, info))
-                {
-                    let place = fit(pane, square(info));
-                    let made = converter(info, outframe.info(), place, true).map_err(|error| {
-                        gst::element_imp_error!(self, gst::StreamError::Format, ["{}", error.to_string()]);
-                        gst::FlowError::NotNegotiated
-                    })?;
-                    drawing.before = Some((info.clone(), made));
-                }
-                if let Some((_, converter)) = &drawing.before {
-                    converter.frame_ref(before, outframe);
-                }
+            let drawing = &mut *drawing;
+            drawing.started = true;
+            let (Some(layout), Some((in_info, converter))) = (&drawing.layout, &drawing.after) else {
+                return Err(gst::FlowError::NotNegotiated);
+            };
+            // As a picture without fields, which the base class has not mapped it as.
+            let after = gst_video::VideoFrameRef::from_buffer_ref_readable(inframe.buffer(), in_info)
+                .map_err(|_| gst::FlowError::Error)?;
+            if let (Some(pane), Some(before), Some((_, info))) = (layout.before, &before, &taken) {
+                let known = drawing.before.take().filter(|(known, _)| Arc::ptr_eq(known, info));
+                let (info, left) = match known {
+                    Some(known) => known,
+                    None => {
+                        let made = self::converter(info, outframe.info(), fit(pane, square(info)), true);
+                        let made = made.map_err(|error| {
+                            gst::element_imp_error!(self, gst::StreamError::Format, ["{}", error.to_string()]);
+                            gst::FlowError::NotNegotiated
+                        })?;
+                        (info.clone(), made)
+                    }
+                };
+                left.frame_ref(before, outframe);
+                drawing.before = Some((info, left));
             }
-            drawing
-                .after
-                .as_ref()
-                .ok_or(gst::FlowError::NotNegotiated)?
-                .frame_ref(inframe, outframe);
-            drop(drawing);
+            converter.frame_ref(&after, outframe);
             if let Some(observer) = &setup.observer {
+                let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
+                let pts = inframe.buffer().pts();
                 observer(&Pair {
-                    pts: inframe.buffer().pts(),
-                    before: before.as_ref().filter(|_| pane.is_some()),
-                    after: inframe,
+                    time: segment.and_then(|segment| segment.to_running_time(pts?)),
+                    before: before.as_ref().filter(|_| layout.before.is_some()),
+                    after: &after,
                 });
             }
             Ok(gst::FlowSuccess::Ok)
@@ -460,7 +469,9 @@ mod imp {
         fn decide(&self, caps: &gst::Caps) -> Option<(Layout, String)> {
             let known = {
                 let drawing = self.drawing.lock();
-                drawing.layout.clone().zip(drawing.colorimetry.clone())
+                // Until there is a picture, caps may still change: a note to turn the video comes after its first caps.
+                let layout = drawing.layout.clone().filter(|_| drawing.started);
+                layout.zip(drawing.colorimetry.clone())
             };
             if known.is_some() {
                 return known;

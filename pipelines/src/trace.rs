@@ -105,7 +105,11 @@ impl Trace {
         let ready = trace.0.clone();
         src(graph.infer()).add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
             if info.event().is_some_and(|event| event.type_() == gst::EventType::Caps) {
-                ready.lock().ready.get_or_insert_with(now);
+                // Caps may change before the first frame, and the model is warmed up anew.
+                let mut marks = ready.lock();
+                if marks.inferred.is_empty() {
+                    marks.ready = Some(now());
+                }
             }
             gst::PadProbeReturn::Ok
         });

@@ -1,10 +1,14 @@
-//! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `doctor` what this machine has.
+//! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `bench` how fast, `doctor` what this
+//! machine has.
 
+mod bench;
 mod demo;
 mod doctor;
+mod libraries;
 mod moments;
 mod progress;
 mod report;
+mod selftest;
 mod sheet;
 
 use std::process::ExitCode;
@@ -21,12 +25,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure a model on this machine: frames per second by batch size, beside the engine alone
+    Bench(bench::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -299,7 +299,8 @@ impl Report {
                 model.tensors
             )?;
         }
-        writeln!(to, "runtime   {}", model.runtime)?;
+        // Why nothing better runs it stands on lines of its own.
+        writeln!(to, "runtime   {}", model.runtime.replace("; ", "\n          "))?;
         writeln!(
             to,
             "output    {}: {}x{}, {:.1} MB, encoded by {}",

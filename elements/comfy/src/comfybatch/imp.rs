@@ -384,6 +384,14 @@ impl ComfyBatch {
 
         let mut state = self.state.lock();
         let restart = event.type_() == gst::EventType::StreamStart && state.restart(stream);
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            let last = state.end_early(stream);
+            drop(state);
+            if last {
+                self.srcpad.push_event(event);
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
         state.admits(stream)?;
         let mut relatency = false;
         let cut = match event.view() {
@@ -644,6 +652,9 @@ impl ComfyBatch {
     }
 
     fn start_task(&self) {
+        if self.srcpad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();

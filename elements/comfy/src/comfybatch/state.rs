@@ -405,13 +405,18 @@ impl State {
         if stream.flushing || stream.closed {
             return Err(gst::FlowError::Flushing);
         }
-        // The element's EOS is not a stream's: one that starts anew clears it.
         match self.flow {
-            Err(gst::FlowError::Eos) if !stream.eos => Ok(()),
-            Err(error) => Err(error),
             Ok(_) if stream.eos => Err(gst::FlowError::Eos),
-            Ok(_) => Ok(()),
+            flow => flow.map(drop),
         }
+    }
+
+    /// EOS of a stream when downstream wants no more frames: true when it is to be passed on, as the last of all.
+    pub(super) fn end_early(&mut self, stream: u32) -> bool {
+        self.set_eos(stream);
+        let last = !self.eos_sent && self.streams.values().all(|s| s.eos);
+        self.eos_sent |= last;
+        last
     }
 
     /// Group, running time and number of an arriving frame.
@@ -608,7 +613,9 @@ impl State {
         (batch.sequence, batch.capacity, batch.reason) = (self.sequence, self.size(), reason);
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
-        self.timed_out |= reason == Reason::Timeout;
+        // Events without frames leave by the timeout too, and make no frame wait.
+        let has_frames = self.scratch.iter().any(|entry| matches!(entry, Entry::Frame { .. }));
+        self.timed_out |= reason == Reason::Timeout && has_frames;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {

@@ -313,6 +313,12 @@ impl ComfyInfer {
         while state.flow.is_ok() && state.to_run.len() >= MAX_EVENTS {
             self.room.wait(&mut state);
         }
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            // Downstream wants no more frames, and still waits for the end itself.
+            drop(state);
+            self.srcpad.push_event(event);
+            return Ok(gst::FlowSuccess::Ok);
+        }
         state.flow?;
         let work = match event.view() {
             EventView::Caps(caps) => {
@@ -473,6 +479,9 @@ impl ComfyInfer {
     }
 
     fn start_task(&self) {
+        if self.srcpad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();

@@ -112,16 +112,7 @@ impl ObjectImpl for ComfyUnbatch {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             PROP_PACING => self.settings.lock().pacing.to_value(),
-            PROP_STATS => {
-                let state = self.state.lock();
-                gst::Structure::builder("stats")
-                    .field("batches", state.batches)
-                    .field("frames-out", state.frames_out)
-                    .field("streams", state.streams.len() as u32)
-                    .field("queued", state.streams.values().map(|s| s.frames as u32).sum::<u32>())
-                    .build()
-                    .to_value()
-            }
+            PROP_STATS => self.state.lock().stats().to_value(),
             name => unreachable!("no property {name}"),
         }
     }
@@ -334,6 +325,12 @@ impl ComfyUnbatch {
         if restarts {
             stream.flow = Ok(gst::FlowSuccess::Ok);
         }
+        if event.type_() == gst::EventType::Eos && stream.ends_early() {
+            let pad = stream.pad.clone();
+            drop(state);
+            pad.push_event(event);
+            return Ok(self.state.lock());
+        }
         if stream.void || stream.flow.is_err() {
             // A stream that ended still leaves.
             if word != Some(Word::Left) {
@@ -411,10 +408,19 @@ impl ComfyUnbatch {
                 true
             }
             EventView::Eos(_) => {
+                let mut early = Vec::new();
                 let mut state = self.state.lock();
                 for stream in state.streams.values_mut().filter(|s| !s.eos) {
-                    stream.push(Item::Event(event.clone()));
-                    stream.added.wake();
+                    if stream.ends_early() {
+                        early.push(stream.pad.clone());
+                    } else {
+                        stream.push(Item::Event(event.clone()));
+                        stream.added.wake();
+                    }
+                }
+                drop(state);
+                for pad in early {
+                    pad.push_event(event.clone());
                 }
                 true
             }
@@ -686,6 +692,9 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        if pad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = pad.stop_task();
         let element = self.obj().downgrade();

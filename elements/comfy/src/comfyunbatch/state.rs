@@ -91,6 +91,14 @@ impl Stream {
         self.queue.push_back(item);
     }
 
+    /// EOS of a stream whose downstream wants no more frames: its task is paused, and downstream still waits for the end
+    /// itself. True when the caller is to push it.
+    pub(super) fn ends_early(&mut self) -> bool {
+        let early = !self.eos && self.flow == Err(gst::FlowError::Eos);
+        self.eos |= early;
+        early
+    }
+
     pub(super) fn pop(&mut self) -> Option<Item> {
         let item = self.queue.pop_front()?;
         if matches!(item, Item::Frame(_)) {
@@ -183,6 +191,15 @@ impl State {
             }
         }
         all.map_or(Ok(gst::FlowSuccess::Ok), Err)
+    }
+
+    pub(super) fn stats(&self) -> gst::Structure {
+        gst::Structure::builder("stats")
+            .field("batches", self.batches)
+            .field("frames-out", self.frames_out)
+            .field("streams", self.streams.len() as u32)
+            .field("queued", self.streams.values().map(|s| s.frames as u32).sum::<u32>())
+            .build()
     }
 
     pub(super) fn is_idle(&self) -> bool {
