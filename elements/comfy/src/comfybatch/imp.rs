@@ -398,6 +398,8 @@ impl ComfyBatch {
             EventView::Caps(caps) => {
                 // The caps themselves travel as the container's; a change closes the batch (another group).
                 relatency = state.set_caps(stream, caps.caps_owned());
+                // Events may wait for the first caps.
+                self.added.wake();
                 drop(state);
                 if relatency {
                     self.post_latency();
@@ -698,7 +700,9 @@ impl ComfyBatch {
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {
-            self.srcpad.push_event(event);
+            if !self.srcpad.push_event(event) {
+                self.state.lock().forget_prelude();
+            }
         }
         let flow = match out {
             Out::Batch {

@@ -96,6 +96,8 @@ struct State {
     barriers_set: u64,
     barriers_passed: u64,
     announced: Option<Burst>,
+    /// Events that a flush overtook while they were being pushed.
+    lost: Vec<gst::Event>,
     /// Frame duration that the last LATENCY answer stood on.
     latency_for: Option<Duration>,
 }
@@ -111,6 +113,7 @@ impl State {
             barriers_set: 0,
             barriers_passed: 0,
             announced: None,
+            lost: Vec::new(),
             latency_for: None,
         }
     }
@@ -132,7 +135,8 @@ impl State {
             Item::Event(event) => Some(event),
             Item::Frame(_) | Item::Barrier => None,
         };
-        let dropped = self.buffer.flush().filter_map(event).collect();
+        let lost = std::mem::take(&mut self.lost);
+        let dropped = lost.into_iter().chain(self.buffer.flush().filter_map(event)).collect();
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
@@ -664,7 +668,13 @@ impl ComfyFlightBuffer {
             }
             // Also EOS: upstream is refused by its own flag, and a stream-start may stand behind it already.
             Item::Event(event) => {
-                self.srcpad.push_event(event);
+                if !self.srcpad.push_event(event.clone()) {
+                    // Flushing, as a rule. Where downstream refused it for good there is no flush to repeat it after.
+                    let mut state = self.state.lock();
+                    if state.flow.is_err() {
+                        state.lost.push(event);
+                    }
+                }
                 return;
             }
             Item::Barrier => return,
