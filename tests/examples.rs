@@ -166,8 +166,8 @@ fn example_with_a_model_that_is_not_there_says_so_and_fails() {
         let output = run(path, arguments);
         assert!(!output.status.success(), "{name}");
         let errors = String::from_utf8_lossy(&output.stderr);
-        // The last one has no file to read either, and whichever is noticed first is told.
-        let told = ["no-such.onnx", "in.mp4"]
+        // 04_file can neither read nor write either, and whichever is noticed first is told.
+        let told = ["no-such.onnx", "in.mp4", "/no-such-folder/out.mp4"]
             .iter()
             .any(|missing| errors.contains(missing));
         assert!(told, "{name}: {errors}");
