@@ -17,7 +17,7 @@ use crate::streampad::ComfyStreamPad;
 use crate::video;
 use crate::wake::Waker;
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "comfyunbatch",
         gst::DebugColorFlags::empty(),
@@ -45,9 +45,9 @@ impl Default for Settings {
 pub struct ComfyUnbatch {
     sinkpad: gst::Pad,
     settings: Mutex<Settings>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Upstream waits for room.
-    removed: Waker,
+    pub(super) removed: Waker,
 }
 
 #[glib::object_subclass]
@@ -492,7 +492,7 @@ impl ComfyUnbatch {
         true
     }
 
-    fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {
+    pub(super) fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {
         if let gst::EventView::Latency(latency) = event.view() {
             let mut state = self.state.lock();
             state.latency = latency.latency();
@@ -509,7 +509,7 @@ impl ComfyUnbatch {
         self.sinkpad.push_event(event)
     }
 
-    fn src_query(&self, pad: &ComfyStreamPad, query: &mut gst::QueryRef) -> bool {
+    pub(super) fn src_query(&self, pad: &ComfyStreamPad, query: &mut gst::QueryRef) -> bool {
         use gst::QueryViewMut;
         match query.view_mut() {
             QueryViewMut::Latency(_) => {
@@ -552,120 +552,12 @@ impl ComfyUnbatch {
         staying.map(|s| s.pad.clone()).collect()
     }
 
-    /// A new stream's pad; it has its stream-start and caps when others first see it.
-    fn add_stream(&self, number: u32, start: Option<&gst::Event>) {
-        let obj = self.obj();
-        let template = obj.pad_template("src_%u").expect("installed in class_init");
-        let pad = ComfyStreamPad::numbered(&template, number)
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_event(pad, event))
-            })
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, query))
-            })
-            .activatemode_function(|pad, parent, mode, active| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::loggable_error!(CAT, "panic in activation")),
-                    |imp| imp.src_activate(pad, mode, active),
-                )
-            })
-            .build();
-        pad.set_stream(number);
-        let (running, caps) = {
-            let mut state = self.state.lock();
-            state.streams.insert(number, Stream::new(pad.clone()));
-            (state.running, state.caps.clone())
-        };
-        if running {
-            // The parent is not set yet, so the task starts only below.
-            let _ = obj.add_pad(&pad);
-            let _ = pad.set_active(true);
-            let start = start.filter(|event| event.type_() == gst::EventType::StreamStart);
-            if let Some(start) = start {
-                let _ = pad.store_sticky_event(start);
-                if let Some(caps) = caps {
-                    let _ = pad.store_sticky_event(&gst::event::Caps::new(&caps));
-                }
-            }
-        } else {
-            obj.add_pad(&pad).expect("stream numbers are unique");
-        }
-    }
-
-    fn remove_stream(&self, number: u32) {
-        let pad = {
-            let mut state = self.state.lock();
-            if number == 0 {
-                // Stays for a stream that comes later.
-                if let Some(stream) = state.streams.get_mut(&0) {
-                    (stream.caps, stream.leaving) = (0, false);
-                    stream.queue.clear();
-                    stream.frames = 0;
-                }
-                self.removed.wake();
-                return;
-            }
-            let stream = state.streams.get_mut(&number).filter(|s| !s.going);
-            stream.map(|stream| {
-                (stream.leaving, stream.going) = (true, true);
-                stream.flush();
-                stream.pad.clone()
-            })
-        };
-        self.removed.wake();
-        if let Some(pad) = pad {
-            // Not from its own task, which could not wait for itself to end.
-            self.obj().call_async(move |element| {
-                let _ = pad.set_active(false);
-                let _ = element.remove_pad(&pad);
-                let imp = element.imp();
-                imp.state.lock().streams.remove(&number);
-                imp.removed.wake();
-            });
-        }
-    }
-
-    fn stream_flushing(&self, number: u32) {
-        let (pad, dropped) = {
-            let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number).filter(|s| !s.leaving) else {
-                return;
-            };
-            stream.void = true;
-            let dropped = stream.flush();
-            (stream.pad.clone(), dropped)
-        };
-        self.removed.wake();
-        stream::keep_sticky(&pad, dropped);
-        pad.push_event(gst::event::FlushStart::new());
-        let _ = pad.pause_task();
-    }
-
-    fn stream_flushed(&self, number: u32, reset_time: bool) {
-        let Some(pad) = self
-            .state
-            .lock()
-            .streams
-            .get(&number)
-            .filter(|s| s.void && !s.leaving)
-            .map(|s| s.pad.clone())
-        else {
-            return;
-        };
-        pad.push_event(gst::event::FlushStop::new(reset_time));
-        {
-            let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else {
-                return;
-            };
-            (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
-            stream.segment = gst::FormattedSegment::new();
-        }
-        self.start_task(&pad);
-    }
-
-    fn src_activate(&self, pad: &ComfyStreamPad, mode: gst::PadMode, active: bool) -> Result<(), gst::LoggableError> {
+    pub(super) fn src_activate(
+        &self,
+        pad: &ComfyStreamPad,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
         if mode != gst::PadMode::Push {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
@@ -691,7 +583,7 @@ impl ComfyUnbatch {
         Ok(())
     }
 
-    fn start_task(&self, pad: &ComfyStreamPad) {
+    pub(super) fn start_task(&self, pad: &ComfyStreamPad) {
         if pad.task_state() == gst::TaskState::Started {
             return;
         }
@@ -781,7 +673,11 @@ impl ComfyUnbatch {
             Item::Frame(frame) => pad.push(frame),
             Item::Event(event) => {
                 // Also EOS: a stream-start may stand behind it already.
-                pad.push_event(event);
+                let caps = event.type_() == gst::EventType::Caps;
+                if !pad.push_event(event) && caps {
+                    // Overtaken by a flush: said again before the next frame.
+                    self.forget_caps(number);
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
             Item::Remove => {

@@ -20,6 +20,7 @@ use gst::prelude::*;
 
 mod imp;
 mod state;
+mod streams;
 
 glib::wrapper! {
     /// The element.

@@ -72,8 +72,6 @@ impl Stream {
             self.queue.push_back(Item::Remove);
         }
         self.frames = 0;
-        // They may be among what was dropped.
-        self.caps = 0;
         self.added.wake();
         dropped
     }
