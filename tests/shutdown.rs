@@ -1,4 +1,5 @@
 //! Starting and stopping: often, at any moment, and without a trace.
+#![allow(clippy::disallowed_methods, reason = "tests measure and bound real time")]
 
 use std::process::Command;
 use std::time::{Duration, Instant};

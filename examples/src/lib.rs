@@ -30,10 +30,10 @@ pub fn play(pipeline: &gst::Pipeline, mut look: impl FnMut(&gst::Message)) -> Re
     let started = pipeline.set_state(gst::State::Playing).map(|_| ());
     let result = loop {
         // Where the start failed, its reason is on the bus already.
-        let wait = started
-            .is_ok()
-            .then_some(gst::ClockTime::NONE)
-            .unwrap_or(Some(gst::ClockTime::ZERO));
+        let wait = match &started {
+            Ok(()) => gst::ClockTime::NONE,
+            Err(_) => Some(gst::ClockTime::ZERO),
+        };
         let Some(message) = bus.timed_pop(wait) else {
             break started.context("the pipeline did not start");
         };
