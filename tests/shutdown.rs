@@ -346,6 +346,30 @@ fn starting_does_not_wait_for_the_model_and_stopping_does_not_either() {
 }
 
 #[test]
+fn stopping_does_not_wait_for_a_warm_up_that_began_behind_an_earlier_one() {
+    let pipeline = chain(RUN, 4);
+    let bus = pipeline.bus().expect("a pipeline has a bus");
+    let wait_progress = |what: &str| {
+        pipeline::wait_message(&bus, what, |message| match message.view() {
+            gst::MessageView::Progress(progress) => progress.get().2.contains(what),
+            _ => false,
+        })
+    };
+    for _ in 0..2 {
+        timed(&pipeline, gst::State::Playing, "first start");
+        wait_progress("warming up");
+        // Not to NULL, where the loaded engine is let go.
+        timed(&pipeline, gst::State::Ready, "first stop");
+        timed(&pipeline, gst::State::Playing, "second start");
+        wait_progress("warming up");
+        // That of the first start, whose thread has run on: the engine serves one after the other.
+        wait_progress("is ready");
+        let took = timed(&pipeline, gst::State::Ready, "second stop");
+        assert!(took < SHORTER_THAN_A_RUN, "the stop took {took:?}");
+    }
+}
+
+#[test]
 fn element_that_was_stopped_while_loading_plays_when_it_is_started_again() {
     let pipeline = chain(&models::model("invert.onnx"), 2);
     let frames = counter(&pipeline, "sink");

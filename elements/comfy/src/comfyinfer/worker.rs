@@ -106,7 +106,6 @@ impl ComfyInfer {
             })
         });
         let mut state = self.state.lock();
-        state.loading = false;
         if state.epoch != epoch {
             // Stopped meanwhile. What was loaded serves the next start.
             if let Ok(engine) = opened {
@@ -114,6 +113,7 @@ impl ComfyInfer {
             }
             return None;
         }
+        state.loading = false;
         match opened {
             Ok(engine) => {
                 gst::info!(CAT, imp = self, "{}: {}", engine.spec().name, engine.spec().runtime);
@@ -176,10 +176,11 @@ impl ComfyInfer {
                 drop(state);
                 let made = self.make_lanes(&engine, &wanted, capacity, settings.in_flight as usize);
                 state = self.state.lock();
-                state.loading = false;
                 if state.epoch != epoch {
+                    // The word `loading` is the next worker's by now.
                     return None;
                 }
+                state.loading = false;
                 let lanes = match made {
                     Ok(lanes) => lanes,
                     Err(error) => {
