@@ -59,18 +59,18 @@ find_deny() {
 }
 
 licences() {
-  find_deny && "$deny" --locked check --hide-inclusion-graph licenses bans sources
+  find_deny && "$deny" --workspace --locked check --hide-inclusion-graph licenses bans sources
 }
 
 advisories() {
   find_deny || return
   # The database is a git repository, which not every machine can reach; that is no fault of the change under test.
-  if ! GIT_TERMINAL_PROMPT=0 timeout 60 "$deny" --locked fetch db > "$work/advisories.log" 2>&1; then
+  if ! GIT_TERMINAL_PROMPT=0 timeout 60 "$deny" --workspace --locked fetch db > "$work/advisories.log" 2>&1; then
     echo "SKIPPED: the database of security advisories cannot be fetched from here, so advisories were NOT checked."
     echo "What the attempt said is in .work/advisories.log."
     return 77
   fi
-  "$deny" --locked check --disable-fetch advisories
+  "$deny" --workspace --locked check --disable-fetch advisories
 }
 
 step "formatting" cargo fmt --all --check

@@ -1,1 +1,21 @@
 //! Graphs as code.
+//!
+//! In reading order:
+//!
+//! - [`mod@register`]: our elements, made known to this process; [`packages`]: what brings an element that is missing.
+//! - [`infergraph`]: the chain that runs a model on one stream; [`trace`]: when each frame passed where in it.
+//! - [`codec`]: which encoder and decoder to take.
+//! - [`watch`]: what a pipeline says; [`state`]: state changes with a deadline.
+//! - [`sidebyside`]: frames before and after; [`process`]: a file or URI through the chain into a file.
+
+pub mod codec;
+pub mod infergraph;
+pub mod packages;
+pub mod process;
+pub mod register;
+pub mod sidebyside;
+pub mod state;
+pub mod trace;
+pub mod watch;
+
+pub use register::register;

@@ -18,6 +18,7 @@
 pub mod latency;
 mod policy;
 mod stats;
+pub mod turns;
 mod verdict;
 
 pub use policy::Batcher;

@@ -269,19 +269,6 @@ impl<K: Copy + Ord, T, M> Batcher<K, T, M> {
         }
     }
 
-    /// What batching adds to the latency of the pipeline, at least and at most.
-    ///
-    /// The first frame of N waits for N - 1 others of duration T, and no longer than the timeout: min((N - 1) T,
-    /// timeout). Up to N are held: N T, not known without T.
-    pub fn latency(&self, frame_duration: Option<Duration>) -> (Duration, Option<Duration>) {
-        let frames = |count: usize| frame_duration.map(|duration| duration.saturating_mul(count as u32));
-        let min = match (frames(self.size - 1), self.settings.timeout) {
-            (Some(frames), Some(timeout)) => frames.min(timeout),
-            (frames, timeout) => frames.or(timeout.filter(|_| self.size > 1)).unwrap_or_default(),
-        };
-        (min, frames(self.size))
-    }
-
     /// Frames waiting.
     pub fn waiting(&self) -> usize {
         self.frames

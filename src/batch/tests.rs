@@ -406,24 +406,3 @@ fn the_first_arrival_is_that_of_the_oldest_frame_taken() {
     };
     assert_eq!(batcher.next(ms(2), &mut Vec::new()), expected);
 }
-
-#[test]
-fn latency_is_the_wait_for_the_others_but_not_beyond_the_timeout() {
-    // Frame duration, timeout, least, most; batches of 4.
-    let table = [
-        (Some(10), None, 30, Some(40)),
-        (Some(10), Some(20), 20, Some(40)),
-        (None, Some(20), 20, None),
-        (None, None, 0, None),
-    ];
-    for (duration, timeout, min, max) in table {
-        let batcher = with(
-            Settings {
-                timeout: timeout.map(ms),
-                ..settings(4, Policy::Arrival)
-            },
-            "",
-        );
-        assert_eq!(batcher.latency(duration.map(ms)), (ms(min), max.map(ms)));
-    }
-}

@@ -500,16 +500,15 @@ mod tests {
     #[test]
     fn a_run_takes_base_plus_per_image() {
         let mut lane = lane("builtin:null?base=2ms&per-image=1.5ms", 4);
-        // Only the shortest of several is the engine's doing: the others may have lost the processor.
-        let mut shortest = Duration::MAX;
-        for _ in 0..8 {
+        // None is shorter; that one is hardly longer shows what the engine does when it has the processor.
+        let exact = (0..100).any(|_| {
             let start = Instant::now();
             lane.run(4).unwrap();
             let time = start.elapsed();
             assert!(time >= Duration::from_millis(8), "{time:?}");
-            shortest = shortest.min(time);
-        }
-        assert!(shortest < Duration::from_micros(8500), "{shortest:?}");
+            time < Duration::from_micros(8500)
+        });
+        assert!(exact, "none of 100 runs took what it should");
     }
 
     #[test]

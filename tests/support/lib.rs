@@ -1,1 +1,50 @@
-//! The rig: what tests share.
+//! The rig of gst-comfy's integration tests.
+//!
+//! [`init`] comes first in every test. [`bench`] puts one element between pads of the test, on a clock that stands
+//! still until the test cranks it; [`pipeline`] runs whole pipelines to their end; [`frames`] paints numbers into
+//! frames, so that tests speak of identities and not of counts, and [`passport`] says all that a frame carries. Nothing here sleeps: every wait ends on the event it
+//! waits for, and a deadline turns one that never comes into a failure with a name.
+
+pub mod bench;
+pub mod frames;
+pub mod models;
+pub mod passport;
+pub mod pipeline;
+pub mod story;
+pub mod tap;
+pub mod temp;
+
+use std::sync::Once;
+use std::time::Duration;
+
+pub use bench::Bench;
+pub use frames::Video;
+pub use passport::{Passport, Passports};
+pub use tap::{Seen, Tap};
+
+/// How long any wait of a test may last. Only a failure takes this long.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The same for GStreamer.
+pub const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
+
+/// GStreamer with our plugin in it, from this build, and a registry of our own.
+#[allow(unsafe_code)]
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // What is installed on a machine, and what its user's cache says, must not decide a result.
+        // SAFETY: every test passes here before it does anything else, so that no other thread reads the
+        // environment yet.
+        unsafe {
+            if std::env::var_os("GST_REGISTRY").is_none() {
+                let exe = std::env::current_exe().expect("a test has a path");
+                std::env::set_var("GST_REGISTRY", exe.with_file_name("gst-registry.bin"));
+            }
+            std::env::remove_var("GST_PLUGIN_PATH");
+            std::env::remove_var("GST_PLUGIN_PATH_1_0");
+        }
+        gst::init().expect("GStreamer is installed");
+        gstcomfy::plugin_register_static().expect("the plugin registers");
+    });
+}

@@ -8,12 +8,12 @@ use gst::{ErrorMessage, error_msg};
 pub(crate) fn message(error: &engine::Error) -> ErrorMessage {
     use engine::Error::*;
     match error {
-        NotFound { .. } => error_msg!(gst::ResourceError::NotFound, ["{error}"]),
-        Unreadable { .. } => error_msg!(gst::ResourceError::OpenRead, ["{error}"]),
-        NotAModel { .. } => error_msg!(gst::StreamError::WrongType, ["{error}"]),
-        Manifest { .. } | Setting(_) => error_msg!(gst::ResourceError::Settings, ["{error}"]),
-        Fit { .. } => error_msg!(gst::StreamError::Format, ["{error}"]),
-        Runtime(_) => error_msg!(gst::LibraryError::Init, ["{error}"]),
-        _ => error_msg!(gst::ResourceError::Failed, ["{error}"]),
+        NotFound { .. } => error_msg!(gst::ResourceError::NotFound, ("{error}")),
+        Unreadable { .. } => error_msg!(gst::ResourceError::OpenRead, ("{error}")),
+        NotAModel { .. } => error_msg!(gst::StreamError::WrongType, ("{error}")),
+        Manifest { .. } | Setting(_) => error_msg!(gst::ResourceError::Settings, ("{error}")),
+        Fit { .. } => error_msg!(gst::StreamError::Format, ("{error}")),
+        Runtime(_) => error_msg!(gst::LibraryError::Init, ("{error}")),
+        _ => error_msg!(gst::ResourceError::Failed, ("{error}")),
     }
 }

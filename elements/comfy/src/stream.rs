@@ -4,6 +4,8 @@
 //! out-of-band [`flushing`]. Upstream, an event that concerns one stream is [`address`]ed to it, so that a seek or a
 //! key-frame request of one viewer reaches one source.
 
+use gst::prelude::*;
+
 const LEFT: &str = "comfy-stream-left";
 const FLUSHING: &str = "comfy-stream-flushing";
 const FLUSHED: &str = "comfy-stream-flushed";
@@ -69,4 +71,28 @@ pub(crate) fn addressee(event: &gst::EventRef) -> Option<u32> {
         gst::EventType::CustomDownstream | gst::EventType::CustomDownstreamOob => None,
         _ => event.structure()?.get(STREAM).ok(),
     }
+}
+
+/// A flush drops what waits, but a sticky event (a stream's name, its caps, its tags) still holds afterwards: it stays
+/// on the pad. Segment and EOS do not.
+pub(crate) fn keep_sticky(pad: &impl IsA<gst::Pad>, dropped: impl IntoIterator<Item = gst::Event>) {
+    for event in dropped {
+        if event.is_sticky() && !matches!(event.type_(), gst::EventType::Segment | gst::EventType::Eos) {
+            // Fails on a pad that is being deactivated, which forgets its events anyway.
+            let _ = pad.store_sticky_event(&event);
+        }
+    }
+}
+
+/// The events that still hold for a stream after a flush, except its caps, which travel with the batches.
+pub(crate) fn sticky(pad: &impl IsA<gst::Pad>) -> Vec<gst::Event> {
+    let mut events = Vec::new();
+    pad.sticky_events_foreach(|event| {
+        use gst::EventType::*;
+        if !matches!(event.type_(), Caps | Segment | Eos) {
+            events.push(event.clone());
+        }
+        std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+    });
+    events
 }

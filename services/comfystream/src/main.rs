@@ -1,19 +1,43 @@
-//! `comfystream`: runs a model on video.
+//! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `bench` how fast, `doctor` what this
+//! machine has.
 
 mod bench;
+mod demo;
+mod doctor;
+mod libraries;
+mod moments;
+mod progress;
+mod report;
+mod selftest;
+mod sheet;
 
-use clap::Parser;
+use std::process::ExitCode;
 
-/// Runs a model on video.
-#[derive(Debug, clap::Parser)]
-#[command(version)]
-enum Command {
-    /// Measure a model on this machine: frames per second by batch size, beside the engine alone
-    Bench(bench::Args),
+use clap::{Parser, Subcommand};
+
+/// Runs AI models on video streams, in batches, through GStreamer.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::Bench(args) => bench::run(args),
-    }
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("comfystream: {error:#}");
+        ExitCode::FAILURE
+    })
 }

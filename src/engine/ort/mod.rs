@@ -19,6 +19,34 @@ use session::Provider;
 /// Larger files are refused unread. Weights beside the model (external data) do not count.
 const MAX_BYTES: u64 = 8 << 30;
 
+/// The runtime in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The file, or the name under which the system found it.
+    pub path: std::path::PathBuf,
+    /// `1.31.1`.
+    pub version: String,
+    /// Providers that this build holds, by their nicks; whether they work here is another question.
+    pub providers: Vec<&'static str>,
+}
+
+/// Finds and loads the runtime without a model; `library` as in [`OpenRequest::library`].
+pub fn found(library: Option<&Path>) -> Result<Found, Error> {
+    use ::ort::ep::{CUDA, ExecutionProvider, TensorRT};
+    let runtime = library::load(library)?;
+    let has = |nick, available: ::ort::Result<bool>| available.unwrap_or(false).then_some(nick);
+    let providers = [
+        has("tensorrt", TensorRT::is_available()),
+        has("cuda", CUDA::is_available()),
+        Some("cpu"),
+    ];
+    Ok(Found {
+        path: runtime.path.clone(),
+        version: runtime.version.clone(),
+        providers: providers.into_iter().flatten().collect(),
+    })
+}
+
 /// Opens a model file.
 pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
     let path = Path::new(&request.model);

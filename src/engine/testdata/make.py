@@ -65,16 +65,17 @@ save("twice", [h.make_node("Resize", ["image", "", "scales"], ["result"], mode="
      [info("image", T.FLOAT, BCHW)], [info("result", T.FLOAT, ["n", 3, "y", "x"])],
      [const("scales", T.FLOAT, [1, 1, 2, 2], (4,))])
 
-# As many places as there are pixels brighter than one half.
-save("places",
-     [h.make_node("Greater", ["image", "half"], ["bright"]),
-      h.make_node("NonZero", ["bright"], ["across"]),
-      h.make_node("Transpose", ["across"], ["long"], perm=[1, 0]),
-      h.make_node("Unsqueeze", ["long", "zero"], ["places"]),
-      h.make_node("Sub", ["one", "image"], ["result"])],
-     [info("image", T.FLOAT, [1, 3, "height", "width"])],
-     [info("places", T.INT64, [1, "n", 4]), info("result", T.FLOAT, [1, 3, "height", "width"])],
-     [const("one", T.FLOAT, [1.0]), const("half", T.FLOAT, [0.5]), const("zero", T.INT64, [0], (1,))])
+# As many places as there are pixels brighter, or darker, than one half.
+for name, operator in (("places", "Greater"), ("dark_places", "Less")):
+    save(name,
+         [h.make_node(operator, ["image", "half"], ["chosen"]),
+          h.make_node("NonZero", ["chosen"], ["across"]),
+          h.make_node("Transpose", ["across"], ["long"], perm=[1, 0]),
+          h.make_node("Unsqueeze", ["long", "zero"], ["places"]),
+          h.make_node("Sub", ["one", "image"], ["result"])],
+         [info("image", T.FLOAT, [1, 3, "height", "width"])],
+         [info("places", T.INT64, [1, "n", 4]), info("result", T.FLOAT, [1, 3, "height", "width"])],
+         [const("one", T.FLOAT, [1.0]), const("half", T.FLOAT, [0.5]), const("zero", T.INT64, [0], (1,))])
 
 # As many rounds as the brightest value says: 1 for a picture, hours for 1e12. For tests of interruption.
 body = h.make_graph(
@@ -90,7 +91,7 @@ save("rounds",
      [info("image", T.FLOAT, BCHW)], [info("result", T.FLOAT, BCHW)],
      [const("one", T.FLOAT, [1.0]), const("go", T.BOOL, [True])])
 
-# An output that does not grow with the batch, and two inputs.
+# An output that does not grow with the batch; two inputs.
 save("whole_batch",
      [h.make_node("ReduceMean", ["image", "all"], ["mean"], keepdims=0),
       h.make_node("Sub", ["one", "image"], ["result"])],

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Policy;
 use super::state::{Arrived, Out, State};
 use crate::batchcaps::{self, MAX_BATCH};
-use crate::batchmeta::ComfyBatchMeta;
+use crate::batchmeta::{Batch, ComfyBatchMeta, Frame};
 use crate::burst::Burst;
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
@@ -231,6 +231,20 @@ impl ElementImpl for ComfyBatch {
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
             })
+            .link_function(|pad, parent, _peer| {
+                Self::catch_panic_pad_function(parent, || (), |imp| imp.state.lock().expect(pad.stream()));
+                Ok(gst::PadLinkSuccess)
+            })
+            .unlink_function(|pad, parent| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || (),
+                    |imp| {
+                        imp.state.lock().expect_no_more(pad.stream());
+                        imp.removed.wake();
+                    },
+                )
+            })
             .build();
         pad.set_stream(stream);
         self.state.lock().set_pad(stream, &pad);
@@ -257,6 +271,7 @@ impl ElementImpl for ComfyBatch {
         let mut state = self.state.lock();
         state.leave(stream);
         self.added.wake();
+        self.removed.wake();
         drop(state);
         let _ = self.obj().remove_pad(pad);
         self.post_streams();
@@ -295,14 +310,26 @@ impl ComfyBatch {
             running,
             sequence,
         };
+        if state.came(stream, running) {
+            self.removed.wake();
+        }
         let now = loop {
             state.admits(stream)?;
+            if !state.may_go(stream, running) {
+                self.removed.wait(&mut state);
+                continue;
+            }
             let now = state.timeline.now();
             match state.batcher.offer(now, stream, group, running.map(Into::into), frame) {
                 Offer::Queued => break now,
                 Offer::Full(back) => {
                     frame = back;
-                    self.removed.wait(&mut state);
+                    // The src task may have taken a batch away since the last one was formed.
+                    if state.pump_at(now) {
+                        self.added.wake();
+                    } else {
+                        self.removed.wait(&mut state);
+                    }
                 }
                 Offer::Unknown(_) => return Err(gst::FlowError::Flushing),
             }
@@ -328,7 +355,7 @@ impl ComfyBatch {
             }
             EventView::FlushStop(stop) => {
                 let reset = stop.resets_time();
-                self.flush_stop(stream, reset, event);
+                self.flush_stop(pad, reset, event);
                 return Ok(gst::FlowSuccess::Ok);
             }
             _ if !event.is_serialized() => {
@@ -341,11 +368,11 @@ impl ComfyBatch {
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
-                    [
+                    (
                         "pad {} got a segment in {:?}; batching needs time: put a parser or videorate before it",
                         pad.name(),
                         segment.segment().format()
-                    ]
+                    )
                 );
                 return Err(gst::FlowError::Error);
             }
@@ -356,6 +383,7 @@ impl ComfyBatch {
         }
 
         let mut state = self.state.lock();
+        let restart = event.type_() == gst::EventType::StreamStart && state.restart(stream);
         state.admits(stream)?;
         let mut relatency = false;
         let cut = match event.view() {
@@ -368,14 +396,12 @@ impl ComfyBatch {
                 }
                 return Ok(gst::FlowSuccess::Ok);
             }
-            EventView::StreamStart(_) => {
-                state.restart(stream);
-                Cut::No
-            }
             EventView::Segment(segment) => {
                 state.set_segment(stream, segment.segment());
                 Cut::Before(Reason::Segment)
             }
+            // Nothing follows until the application seeks again, which it may do once it has seen all frames.
+            EventView::SegmentDone(_) => Cut::Before(Reason::Segment),
             EventView::Eos(_) => {
                 state.set_eos(stream);
                 Cut::Before(Reason::Eos)
@@ -383,6 +409,7 @@ impl ComfyBatch {
             EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 state.gap(stream, start, duration, event.clone());
+                self.removed.wake();
                 if state.pump() {
                     self.added.wake();
                 }
@@ -400,10 +427,6 @@ impl ComfyBatch {
             _ => Cut::No,
         };
         let is_eos = event.type_() == gst::EventType::Eos;
-        let restart = event.type_() == gst::EventType::StreamStart && state.flow == Err(gst::FlowError::Eos);
-        if restart {
-            state.flow = Ok(gst::FlowSuccess::Ok);
-        }
         let mut event = event;
         loop {
             if !is_eos {
@@ -424,6 +447,10 @@ impl ComfyBatch {
         // The src task may wait for no reason but this one: at EOS there is nothing to pump.
         if state.pump() || is_eos {
             self.added.wake();
+        }
+        if is_eos {
+            // Nobody waits for its turn any more.
+            self.removed.wake();
         }
         drop(state);
         if restart {
@@ -450,13 +477,14 @@ impl ComfyBatch {
         }
     }
 
-    fn flush_stop(&self, stream: u32, reset_time: bool, event: gst::Event) {
+    fn flush_stop(&self, pad: &ComfyStreamPad, reset_time: bool, event: gst::Event) {
+        let (stream, sticky) = (pad.stream(), stream::sticky(pad));
         let alone = self.state.lock().is_flushed_alone(stream);
         if alone {
             self.srcpad.push_event(event);
         }
         let mut state = self.state.lock();
-        state.flush_stop(stream, reset_time);
+        state.flush_stop(stream, reset_time, sticky);
         if state.pump() {
             self.added.wake();
         }
@@ -572,8 +600,9 @@ impl ComfyBatch {
         if pad.peer_query(&mut query) {
             let live = query.result().0;
             let mut state = self.state.lock();
-            if state.set_live(live) {
+            if state.set_stream_live(pad.stream(), live) {
                 self.added.wake();
+                self.removed.wake();
             }
         }
     }
@@ -613,6 +642,8 @@ impl ComfyBatch {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
             // Until it has to stop: the way through the task and a weak reference costs more than a turn.
@@ -624,7 +655,7 @@ impl ComfyBatch {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -666,14 +697,12 @@ impl ComfyBatch {
                 let writable = container.get_mut().expect("a new buffer is writable");
                 writable.set_pts(pts);
                 writable.set_duration(duration);
-                let flags = batch.frames.iter().fold(gst::BufferFlags::empty(), |all, frame| {
-                    all | (frame.input.flags() & gst::BufferFlags::CORRUPTED)
-                });
-                let first = batch
-                    .frames
-                    .first()
-                    .map_or(gst::BufferFlags::empty(), |frame| frame.input.flags());
-                writable.set_flags(flags | (first & gst::BufferFlags::DISCONT));
+                writable.set_flags(flags(&batch));
+                // For those who count frames without knowing the meta: probes, and plugins built apart from this one.
+                if let Some(frame) = batch.frames.first() {
+                    writable.set_offset(frame.sequence);
+                    writable.set_offset_end(frame.sequence + batch.frames.len() as u64);
+                }
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -685,9 +714,10 @@ impl ComfyBatch {
                 ComfyBatchMeta::add(writable, batch);
                 self.srcpad.push(container)
             }
+            // Not the end of the task: a stream may start anew.
             Out::Eos(event) => {
                 self.srcpad.push_event(event);
-                Err(gst::FlowError::Eos)
+                Ok(gst::FlowSuccess::Ok)
             }
         };
         if let Err(error) = flow {
@@ -726,4 +756,22 @@ impl ComfyBatch {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
+}
+
+/// A container is corrupted when one of its frames is, droppable when all are, and discontinuous as its first is.
+fn flags(batch: &Batch) -> gst::BufferFlags {
+    let of = |frame: &Frame| frame.input.flags();
+    let any = batch
+        .frames
+        .iter()
+        .map(of)
+        .fold(gst::BufferFlags::empty(), |a, b| a | b);
+    let all = batch
+        .frames
+        .iter()
+        .map(of)
+        .reduce(|a, b| a & b)
+        .unwrap_or(gst::BufferFlags::empty());
+    let first = batch.frames.first().map_or(gst::BufferFlags::empty(), of);
+    (any & gst::BufferFlags::CORRUPTED) | (all & gst::BufferFlags::DROPPABLE) | (first & gst::BufferFlags::DISCONT)
 }

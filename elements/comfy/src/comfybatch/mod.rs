@@ -8,7 +8,8 @@
 //! Latency: min (N - 1) frame durations, or the timeout when that is shorter, and nothing when a `comfyflightbuffer`
 //! upstream already collects N frames; max N frame durations. With several live inputs, the largest min and the
 //! smallest max of them.
-//! Metas: writes ComfyBatchMeta, which holds the frames and the serialized events between them.
+//! Metas: writes ComfyBatchMeta, which holds the frames and the serialized events between them. A batch's offset is
+//! the number of its first frame in its stream, and its offset end that plus the number of frames.
 //! Messages: element message `comfybatch` when streams come and go.
 //!
 //! ```text

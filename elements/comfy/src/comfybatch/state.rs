@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_core::batch::latency::Waits;
-use comfy_core::batch::{Batcher, Entry, Next, Reason, Settings as BatchSettings};
+use comfy_core::batch::turns::Turns;
+use comfy_core::batch::{Batcher, Cut, Entry, Next, Reason, Settings as BatchSettings};
+
+use gst::prelude::*;
 
 use super::Policy;
 use super::imp::Settings;
@@ -59,6 +62,7 @@ struct Stream {
     frame: Option<Duration>,
     segment: gst::FormattedSegment<gst::ClockTime>,
     eos: bool,
+    live: bool,
     flushing: bool,
     /// Whether the flush in progress is the whole element's.
     flushed_alone: bool,
@@ -79,6 +83,7 @@ impl Stream {
             frame: None,
             segment: gst::FormattedSegment::new(),
             eos: false,
+            live: false,
             flushing: false,
             flushed_alone: false,
             closed: false,
@@ -99,6 +104,8 @@ pub(super) struct State {
     preferred: Option<usize>,
     live: bool,
     streams: BTreeMap<u32, Stream>,
+    /// Streams that are not live take turns.
+    turns: Turns<u32>,
     /// Caps by group; a group is one set of caps that frames of a batch share.
     groups: Vec<(u64, gst::Caps)>,
     next_group: u64,
@@ -115,10 +122,6 @@ pub(super) struct State {
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
-    frames_in: u64,
-    frames_out: u64,
-    /// Batches by reason, in the order of [`REASONS`].
-    reasons: [u64; REASONS.len()],
 }
 
 impl State {
@@ -131,6 +134,7 @@ impl State {
             preferred: None,
             live: false,
             streams: BTreeMap::new(),
+            turns: Turns::default(),
             groups: Vec::new(),
             next_group: 1,
             ready: VecDeque::with_capacity(READY + 1),
@@ -145,9 +149,6 @@ impl State {
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
-            frames_in: 0,
-            frames_out: 0,
-            reasons: [0; REASONS.len()],
         };
         state.apply();
         state
@@ -162,8 +163,12 @@ impl State {
             ..Self::new(settings)
         };
         for (number, pad) in pads {
+            let linked = pad.as_ref().is_some_and(|pad| pad.is_linked());
             self.streams.insert(number, Stream { pad, ..Stream::new() });
             self.batcher.join(number);
+            if linked {
+                self.turns.join(number);
+            }
         }
     }
 
@@ -228,6 +233,15 @@ impl State {
         }
     }
 
+    /// One live stream makes the whole live. True when that has changed.
+    pub(super) fn set_stream_live(&mut self, stream: u32, live: bool) -> bool {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.live = live;
+        }
+        let live = self.streams.values().any(|stream| stream.live);
+        self.set_live(live)
+    }
+
     /// True when live or not has changed, and with it the timeout.
     pub(super) fn set_live(&mut self, live: bool) -> bool {
         if self.live == live {
@@ -246,7 +260,9 @@ impl State {
     }
 
     fn bare_waits(&self) -> Waits {
-        let sending = self.streams.values().filter(|s| s.caps.is_some() && !s.eos);
+        // When all have ended, the answer stays what it was for the frames that are still on their way.
+        let ended = self.streams.values().all(|s| s.eos);
+        let sending = self.streams.values().filter(|s| s.caps.is_some() && (ended || !s.eos));
         Waits {
             size: self.size(),
             frame: self.frame_duration(),
@@ -336,9 +352,35 @@ impl State {
         if self.streams.remove(&stream).is_some() {
             let now = self.timeline.now();
             let _ = self.batcher.leave(now, stream, Some(stream::left(stream)));
+            self.turns.leave(stream);
             self.apply();
             self.pump();
         }
+    }
+
+    // --- turns ----------------------------------------------------------------------------------------------
+
+    /// A stream is linked, so it will send something: those that are not live wait for it.
+    pub(super) fn expect(&mut self, stream: u32) {
+        self.turns.join(stream);
+    }
+
+    /// Nobody waits for a stream that is linked no more.
+    pub(super) fn expect_no_more(&mut self, stream: u32) {
+        self.turns.leave(stream);
+    }
+
+    /// A frame of this stream is here. True when others may wait for that.
+    pub(super) fn came(&mut self, stream: u32, running: Option<gst::ClockTime>) -> bool {
+        if let Some(running) = running {
+            self.turns.reached(stream, running.into());
+        }
+        !self.live && self.streams.len() > 1
+    }
+
+    /// Whether it is this frame's turn. Live streams are paced by their sources.
+    pub(super) fn may_go(&self, stream: u32, running: Option<gst::ClockTime>) -> bool {
+        self.live || running.is_none_or(|running| self.turns.may_go(stream, running.into()))
     }
 
     pub(super) fn pad(&self, stream: u32) -> Option<ComfyStreamPad> {
@@ -385,7 +427,6 @@ impl State {
         }
         let sequence = stream.sequence;
         stream.sequence += 1;
-        self.frames_in += 1;
         let running = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
         Ok((stream.group, running, sequence))
     }
@@ -437,12 +478,15 @@ impl State {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.eos = true;
         }
+        self.turns.ended(stream);
     }
 
-    /// STREAM_START: what ended goes on.
-    pub(super) fn restart(&mut self, stream: u32) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.eos = false;
+    /// STREAM_START: what ended goes on. True when the src task has to be started for it.
+    pub(super) fn restart(&mut self, number: u32) -> bool {
+        if let Some(stream) = self.streams.get_mut(&number)
+            && std::mem::take(&mut stream.eos)
+        {
+            self.turns.join(number);
         }
         if self.eos_sent {
             // A stream-start of our own clears the EOS downstream.
@@ -451,6 +495,11 @@ impl State {
             self.segment_sent = false;
             self.sent_caps = None;
         }
+        let ended = self.flow == Err(gst::FlowError::Eos);
+        if ended {
+            self.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        ended
     }
 
     pub(super) fn gap(
@@ -465,6 +514,7 @@ impl State {
         };
         let running = |time: gst::ClockTime| segment.to_running_time(time).map_or(Duration::ZERO, Into::into);
         let (from, to) = (running(start), running(start + duration.unwrap_or_default()));
+        self.turns.reached(stream, to);
         let now = self.timeline.now();
         let _ = self.batcher.gap(now, stream, from, to, event);
     }
@@ -489,13 +539,15 @@ impl State {
         self.streams.get(&stream).is_some_and(|s| s.flushed_alone)
     }
 
-    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool) {
+    /// `sticky`: what still holds for the stream; it may have been on its way when the flush came.
+    pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool, sticky: Vec<gst::Event>) {
         let alone = self.is_flushed_alone(number);
         if let Some(stream) = self.streams.get_mut(&number) {
             (stream.flushing, stream.flushed_alone, stream.eos) = (false, false, false);
             stream.segment = gst::FormattedSegment::new();
             (stream.arrivals, stream.first) = (0, None);
         }
+        self.turns.join(number);
         self.batcher.flush_stream(number).for_each(drop);
         if alone {
             self.ready.clear();
@@ -505,9 +557,11 @@ impl State {
             self.segment_sent = false;
             self.flow = Ok(gst::FlowSuccess::Ok);
         } else {
-            let now = self.timeline.now();
             let word = stream::flushed(number, reset_time);
-            let _ = self.batcher.mark(now, number, word, comfy_core::batch::Cut::No);
+            let _ = self.batcher.mark(self.timeline.now(), number, word, Cut::No);
+        }
+        for event in sticky {
+            let _ = self.batcher.mark(self.timeline.now(), number, event, Cut::No);
         }
     }
 
@@ -557,7 +611,6 @@ impl State {
         // Events without frames leave by the timeout too, and make no frame wait.
         let has_frames = self.scratch.iter().any(|entry| matches!(entry, Entry::Frame { .. }));
         self.timed_out |= reason == Reason::Timeout && has_frames;
-        self.reasons[REASONS.iter().position(|(known, _)| *known == reason).unwrap_or(0)] += 1;
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {
@@ -588,7 +641,6 @@ impl State {
                 }
             }
         }
-        self.frames_out += batch.frames.len() as u64;
         let group = match batch.frames.is_empty() {
             false => Some(group),
             true => from
@@ -659,17 +711,18 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
-        let fill = self.frames_out as f64 / (self.sequence.max(1) * self.size() as u64) as f64;
+        let counts = self.batcher.stats();
+        let fill = counts.frames_out as f64 / (counts.batches.max(1) * self.size() as u64) as f64;
         let mut stats = gst::Structure::builder("stats")
             .field("streams", self.streams.len() as u32)
             .field("batch-size", self.size() as u32)
             .field("live", self.live)
-            .field("batches", self.sequence)
-            .field("frames-in", self.frames_in)
-            .field("frames-out", self.frames_out)
+            .field("batches", counts.batches)
+            .field("frames-in", counts.frames_in)
+            .field("frames-out", counts.frames_out)
             .field("fill", fill);
-        for ((_, name), count) in REASONS.iter().zip(self.reasons) {
-            stats = stats.field(*name, count);
+        for (reason, name) in REASONS {
+            stats = stats.field(name, counts.batches_by_reason[reason as usize]);
         }
         stats.build()
     }

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Leaky;
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
+use crate::stream;
 use crate::video;
 use crate::wake::{Timeline, Waker};
 
@@ -125,12 +126,18 @@ impl State {
         }
     }
 
-    fn reset(&mut self) {
-        self.buffer.flush().for_each(drop);
+    /// Answers the events that were dropped.
+    fn reset(&mut self) -> Vec<gst::Event> {
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Barrier => None,
+        };
+        let dropped = self.buffer.flush().filter_map(event).collect();
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
         self.announced = None;
+        dropped
     }
 }
 
@@ -388,9 +395,10 @@ impl ComfyFlightBuffer {
             EventView::FlushStop(_) => {
                 self.srcpad.push_event(event);
                 let mut state = self.state.lock();
-                state.reset();
+                let dropped = state.reset();
                 state.flow = Ok(gst::FlowSuccess::Ok);
                 drop(state);
+                stream::keep_sticky(&self.srcpad, dropped);
                 self.start_task();
                 return Ok(gst::FlowSuccess::Ok);
             }
@@ -405,7 +413,7 @@ impl ComfyFlightBuffer {
 
         let mut state = self.state.lock();
         let marker = match event.view() {
-            EventView::Eos(_) | EventView::Gap(_) => Marker::Releases,
+            EventView::Eos(_) | EventView::Gap(_) | EventView::SegmentDone(_) => Marker::Releases,
             _ => Marker::Ordered,
         };
         let (mut relatency, mut restart) = (false, false);
@@ -557,6 +565,8 @@ impl ComfyFlightBuffer {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
             // Until it has to stop: the way through the task and a weak reference costs more than a turn.
@@ -568,7 +578,7 @@ impl ComfyFlightBuffer {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -608,7 +618,7 @@ impl ComfyFlightBuffer {
         self.removed.wake();
         match next {
             Next::Frame { frame, discont } => {
-                // Told right before a frame: what comes before stream-start would be lost.
+                // Told when it is pushed: an event before the first frame would take the word along unsaid.
                 let burst = self.burst(&mut state);
                 self.finish(state);
                 if let Some(burst) = burst {
@@ -642,10 +652,10 @@ impl ComfyFlightBuffer {
                 }
                 self.srcpad.push(buffer)
             }
+            // Also EOS: upstream is refused by its own flag, and a stream-start may stand behind it already.
             Item::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
                 self.srcpad.push_event(event);
-                if is_eos { Err(gst::FlowError::Eos) } else { return }
+                return;
             }
             Item::Barrier => return,
         };
@@ -663,9 +673,18 @@ impl ComfyFlightBuffer {
         let Item::Frame(buffer) = item else { return };
         gst::debug!(CAT, imp = self, "dropped {:?}: {why:?}", buffer.pts());
         if why == Why::Late {
-            let stats = self.state.lock().buffer.stats();
+            let (stats, running, stream) = {
+                let state = self.state.lock();
+                let segment = &state.segment;
+                let time = |to: fn(&gst::FormattedSegment<_>, gst::ClockTime) -> _| {
+                    buffer.pts().and_then(|pts| to(segment, pts))
+                };
+                let (running, stream) = (time(|s, t| s.to_running_time(t)), time(|s, t| s.to_stream_time(t)));
+                (state.buffer.stats(), running, stream)
+            };
             let message = gst::message::Qos::builder(true)
-                .running_time(buffer.pts())
+                .running_time(running)
+                .stream_time(stream)
                 .timestamp(buffer.pts())
                 .duration(buffer.duration())
                 .stats(
@@ -734,12 +753,10 @@ impl ComfyFlightBuffer {
             .field("capacity", stats.capacity as u32)
             .field("threshold", stats.threshold_frames as u32);
         let builder = match change {
-            Change::Filling { expected, .. } => builder.field("state", "filling").field(
-                "expected-start",
-                expected
-                    .and_then(|d| gst::ClockTime::try_from(d).ok())
-                    .unwrap_or(gst::ClockTime::NONE.unwrap_or_default()),
-            ),
+            Change::Filling { expected, .. } => {
+                let start = expected.and_then(|d| gst::ClockTime::try_from(d).ok());
+                builder.field("state", "filling").field_if_some("expected-start", start)
+            }
             Change::Running => builder.field("state", "running"),
             Change::Underrun => builder.field("state", "underrun"),
             Change::Overrun { dropped } => builder.field("state", "overrun").field("dropped", dropped),

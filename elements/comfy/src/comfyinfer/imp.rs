@@ -1,27 +1,24 @@
-// Lock order: stream lock (pads), settings, inside / outside (each used by one thread alone), state. No lock but
-// the last thread's own is held while calling out. Three threads: the chain function converts frames into tensors,
-// `worker.rs` runs the model, the src task turns tensors into frames (`output.rs`) and pushes.
+// Lock order: stream lock (pads), settings, inside / outside, state. `inside` and `outside` each belong to one thread,
+// which alone holds them while converting; no other lock is held while calling out. Three threads: the chain function
+// converts frames into tensors (here), `worker.rs` runs the model, `task.rs` turns tensors into frames and pushes.
 
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use comfy_core::engine::{self, BatchSizes, OpenRequest};
+use comfy_core::engine::{self, BatchSizes};
 use comfy_core::tensor::IntoTensor;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
-use super::negotiate::{Refused, negotiate};
-use super::output::{Broken, Outside};
-use super::state::{Counts, Done, Job, Prepared, State, Work};
+use super::output::Outside;
+use super::settings::{self, PROP_ON_ERROR, PROP_STATS, Settings};
+use super::state::{Job, Prepared, State, Work};
 use super::worker::now;
-use super::{Backend, OnError, Precision};
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
 use crate::wake::Waker;
-use crate::{preference, video};
+use crate::{preference, stream, video};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -31,92 +28,19 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-const PROP_MODEL: &str = "model";
-const PROP_BACKEND: &str = "backend";
-const PROP_DEVICE_ID: &str = "device-id";
-const PROP_PRECISION: &str = "precision";
-const PROP_ENGINE_CACHE: &str = "engine-cache";
-const PROP_IN_FLIGHT: &str = "in-flight";
-const PROP_THREADS: &str = "threads";
-const PROP_ON_ERROR: &str = "on-error";
-const PROP_SHARED: &str = "shared";
-const PROP_STATS: &str = "stats";
-
-const DEFAULT_BACKEND: Backend = Backend::Auto;
-const DEFAULT_PRECISION: Precision = Precision::Auto;
-const DEFAULT_IN_FLIGHT: u32 = 2;
-const DEFAULT_ON_ERROR: OnError = OnError::Fail;
-const MAX_IN_FLIGHT: u32 = 8;
-const MAX_THREADS: u32 = 256;
 /// Serialized events that may wait for the worker.
 const MAX_EVENTS: usize = 1024;
 
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    model: Option<String>,
-    backend: Backend,
-    device_id: u32,
-    precision: Precision,
-    engine_cache: Option<String>,
-    pub(super) in_flight: u32,
-    threads: u32,
-    on_error: OnError,
-    pub(super) shared: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            model: None,
-            backend: DEFAULT_BACKEND,
-            device_id: 0,
-            precision: DEFAULT_PRECISION,
-            engine_cache: None,
-            in_flight: DEFAULT_IN_FLIGHT,
-            threads: 0,
-            on_error: DEFAULT_ON_ERROR,
-            shared: None,
-        }
-    }
-}
-
-impl Settings {
-    pub(super) fn request(&self) -> OpenRequest {
-        OpenRequest {
-            model: self.model.clone().unwrap_or_default(),
-            backend: self.backend.into(),
-            device: self.device_id,
-            precision: self.precision.into(),
-            threads: self.threads as usize,
-            cache: self.engine_cache.as_ref().map(PathBuf::from),
-            library: plugin_folder(),
-        }
-    }
-
-    /// Whether frames will pass untouched, as far as settings tell before anything is loaded.
-    fn is_identity(&self) -> bool {
-        let model = self.model.as_deref().unwrap_or("");
-        let null = model.starts_with("builtin:null") || (model.is_empty() && self.backend == Backend::Null);
-        null && !model.contains("copy=true")
-    }
-}
-
-/// Where this plugin lies: ONNX Runtime may be beside it.
-fn plugin_folder() -> Option<PathBuf> {
-    let file = gst::Registry::get().find_plugin("comfy")?.filename()?;
-    file.parent().map(PathBuf::from)
-}
-
 pub struct ComfyInfer {
     sinkpad: gst::Pad,
-    srcpad: gst::Pad,
-    settings: Mutex<Settings>,
+    pub(super) srcpad: gst::Pad,
+    pub(super) settings: Mutex<Settings>,
     /// The chain function's converter, and the preparation it belongs to.
     inside: Mutex<Option<(u64, IntoTensor)>>,
     /// The src task's side.
-    outside: Mutex<Option<Outside>>,
+    pub(super) outside: Mutex<Option<Outside>>,
     /// The src task's pool, for whoever has to end its waits.
-    pool: Mutex<Option<gst::BufferPool>>,
+    pub(super) pool: Mutex<Option<gst::BufferPool>>,
     pub(super) state: Mutex<State>,
     /// The worker waits for work.
     pub(super) work: Waker,
@@ -175,67 +99,7 @@ impl ObjectSubclass for ComfyInfer {
 
 impl ObjectImpl for ComfyInfer {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            vec![
-                glib::ParamSpecString::builder(PROP_MODEL)
-                    .nick("Model")
-                    .blurb("Path of an .onnx model, with its manifest, if any, beside it as .toml; or builtin:invert, builtin:null?base=5ms&per-image=2ms")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecEnum::builder_with_default(PROP_BACKEND, DEFAULT_BACKEND)
-                    .nick("Backend")
-                    .blurb("Which runtime runs the model; a named one fails with its reason when it cannot be had, auto takes the best that works")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt::builder(PROP_DEVICE_ID)
-                    .nick("Device Id")
-                    .blurb("Number of the GPU that runs the model, from 0; unused on the processor")
-                    .maximum(63)
-                    .default_value(0)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecEnum::builder_with_default(PROP_PRECISION, DEFAULT_PRECISION)
-                    .nick("Precision")
-                    .blurb("Numeric precision asked of the provider; the processor runs every model as it is")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder(PROP_ENGINE_CACHE)
-                    .nick("Engine Cache")
-                    .blurb("Folder for engines compiled from models (unset = a folder of the user's cache)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt::builder(PROP_IN_FLIGHT)
-                    .nick("In Flight")
-                    .blurb("Batches between arrival and departure: 1 converts, runs and converts back in turn, 2 converts one while another runs, more only adds latency")
-                    .minimum(1)
-                    .maximum(MAX_IN_FLIGHT)
-                    .default_value(DEFAULT_IN_FLIGHT)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt::builder(PROP_THREADS)
-                    .nick("Threads")
-                    .blurb("Processor threads of one run (0 = half of the cores, at least one)")
-                    .maximum(MAX_THREADS)
-                    .default_value(0)
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecEnum::builder_with_default(PROP_ON_ERROR, DEFAULT_ON_ERROR)
-                    .nick("On Error")
-                    .blurb("What happens to frames when the model fails on them in the middle of a stream; what goes on is marked, counted and told")
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecString::builder(PROP_SHARED)
-                    .nick("Shared")
-                    .blurb("Elements of one process with the same name here and the same model settings share one loaded model (unset = own)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
-                    .nick("Statistics")
-                    .blurb("Runtime in use, batches and frames, frames failed, passed through and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
-                    .read_only()
-                    .build(),
-            ]
-        });
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(settings::properties);
         &PROPERTIES
     }
 
@@ -250,35 +114,13 @@ impl ObjectImpl for ComfyInfer {
             );
             return;
         }
-        let mut settings = self.settings.lock();
-        match pspec.name() {
-            PROP_MODEL => settings.model = value.get().expect("type checked by GObject"),
-            PROP_BACKEND => settings.backend = value.get().expect("type checked by GObject"),
-            PROP_DEVICE_ID => settings.device_id = value.get().expect("type checked by GObject"),
-            PROP_PRECISION => settings.precision = value.get().expect("type checked by GObject"),
-            PROP_ENGINE_CACHE => settings.engine_cache = value.get().expect("type checked by GObject"),
-            PROP_IN_FLIGHT => settings.in_flight = value.get().expect("type checked by GObject"),
-            PROP_THREADS => settings.threads = value.get().expect("type checked by GObject"),
-            PROP_ON_ERROR => settings.on_error = value.get().expect("type checked by GObject"),
-            PROP_SHARED => settings.shared = value.get().expect("type checked by GObject"),
-            name => unreachable!("property {name} is not writable"),
-        }
+        self.settings.lock().set(pspec.name(), value);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
-        let settings = self.settings.lock().clone();
         match pspec.name() {
-            PROP_MODEL => settings.model.to_value(),
-            PROP_BACKEND => settings.backend.to_value(),
-            PROP_DEVICE_ID => settings.device_id.to_value(),
-            PROP_PRECISION => settings.precision.to_value(),
-            PROP_ENGINE_CACHE => settings.engine_cache.to_value(),
-            PROP_IN_FLIGHT => settings.in_flight.to_value(),
-            PROP_THREADS => settings.threads.to_value(),
-            PROP_ON_ERROR => settings.on_error.to_value(),
-            PROP_SHARED => settings.shared.to_value(),
             PROP_STATS => self.stats().to_value(),
-            name => unreachable!("no property {name}"),
+            name => self.settings.lock().get(name),
         }
     }
 
@@ -343,13 +185,25 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfybatch before comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
         if container.get_mut().is_none() {
             // Another branch has it too: references to the same frames, in a container of our own.
             container = container.copy();
+        }
+        for frame in &mut container
+            .get_mut()
+            .and_then(|c| c.meta_mut::<ComfyBatchMeta>())
+            .expect("looked at above, and ours alone")
+            .batch_mut()
+            .frames
+        {
+            // What a model upstream made of it is what came in here.
+            if let Some(output) = frame.output.take() {
+                frame.input = output;
+            }
         }
         let mut state = self.state.lock();
         let (lane, prepared) = loop {
@@ -361,13 +215,12 @@ impl ComfyInfer {
                 let Some(prepared) = state.prepared.clone() else {
                     return Err(gst::FlowError::NotNegotiated);
                 };
-                if let Some(lane) = state.free.pop() {
+                if let Some(lane) = state.free_lane(prepared.generation) {
                     break (Some(lane), Some(prepared));
                 }
             }
             self.room.wait(&mut state);
         };
-        state.in_flight += usize::from(lane.is_some());
         drop(state);
 
         let mut job = Job {
@@ -514,13 +367,7 @@ impl ComfyInfer {
             Some(engine) => engine.is_identity(),
             None => self.settings.lock().is_identity(),
         };
-        let pictures = loaded.is_none_or(|engine| {
-            engine
-                .spec()
-                .outputs
-                .iter()
-                .any(|port| matches!(port.role, engine::Role::Image(_)))
-        });
+        let pictures = loaded.is_none_or(|engine| makes_pictures(&*engine));
         let peer = self.srcpad.peer_query_caps(None);
         let mut caps = if identity {
             batchcaps::batch_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
@@ -562,190 +409,6 @@ impl ComfyInfer {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         query.add_allocation_pool(None::<&gst::BufferPool>, size, capacity * in_flight + 1, 0);
         true
-    }
-
-    // --- output ---------------------------------------------------------------------------------------------
-
-    /// One turn of the src task. False: the task is paused.
-    fn step(&self) -> bool {
-        let mut state = self.state.lock();
-        let done = loop {
-            if state.flow.is_err() {
-                state.task_idle = true;
-                drop(state);
-                let _ = self.srcpad.pause_task();
-                return false;
-            }
-            match state.to_push.pop_front() {
-                Some(done) => break done,
-                None => {
-                    state.task_idle = true;
-                    self.room.wake();
-                    self.done.wait(&mut state);
-                }
-            }
-        };
-        state.task_idle = false;
-        drop(state);
-        let flow = match done {
-            Done::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
-                self.srcpad.push_event(event);
-                if is_eos {
-                    Err(gst::FlowError::Eos)
-                } else {
-                    Ok(gst::FlowSuccess::Ok)
-                }
-            }
-            Done::Prepared(prepared) => self.renegotiate(&prepared),
-            Done::Ran(job) => self.finish(job),
-        };
-        if let Err(error) = flow {
-            gst::debug!(CAT, imp = self, "stopping: {error:?}");
-            let mut state = self.state.lock();
-            if state.flow.is_ok() {
-                state.flow = Err(error);
-            }
-            self.room.wake();
-            self.done.wake();
-        }
-        true
-    }
-
-    fn renegotiate(&self, prepared: &Prepared) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let in_flight = self.settings.lock().in_flight as usize;
-        match negotiate(&self.srcpad, prepared, in_flight) {
-            Ok((caps, outside)) => {
-                gst::info!(CAT, imp = self, "output {caps}");
-                self.state.lock().output = Some(caps.clone());
-                *self.pool.lock() = outside.pool();
-                *self.outside.lock() = Some(outside);
-                self.srcpad.push_event(gst::event::Caps::new(&caps));
-                Ok(gst::FlowSuccess::Ok)
-            }
-            Err(Refused::Flow(flow)) => Err(flow),
-            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
-            Err(Refused::Text(text)) => {
-                gst::element_imp_error!(self, gst::StreamError::Format, ["{text}"]);
-                Err(gst::FlowError::NotNegotiated)
-            }
-        }
-    }
-
-    /// Outputs of a batch, its lane back, and the batch on its way.
-    fn finish(&self, mut job: Job) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let on_error = self.settings.lock().on_error;
-        let prepared = job.prepared.clone();
-        if self.srcpad.check_reconfigure()
-            && let Some(prepared) = &prepared
-        {
-            self.renegotiate(prepared)?;
-        }
-        let start = now();
-        let mut counts = Counts {
-            batches: 1,
-            frames: job.frames as u64,
-            ..Counts::default()
-        };
-        let mut broken = None;
-        if let (Some(lane), Some(prepared)) = (&job.lane, &prepared) {
-            let container = job.container.make_mut();
-            let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
-            let batch = meta.batch_mut();
-            let mut outside = self.outside.lock();
-            let outside = outside
-                .as_mut()
-                .filter(|outside| outside.generation == prepared.generation);
-            let filled = match (&job.result, outside) {
-                (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
-                (Ok(()), Some(outside)) => outside.fill(batch, &**lane, prepared, on_error, &mut counts),
-                (Err(engine::Error::Interrupted), _) => Err(Broken::Flow(gst::FlowError::Flushing)),
-                (Err(error), Some(outside)) if on_error != OnError::Fail => {
-                    broken = Some(error.clone());
-                    outside.replace(batch, on_error, &mut counts)
-                }
-                (Err(error), Some(_)) => {
-                    counts.failed += job.frames as u64;
-                    broken = Some(error.clone());
-                    Err(Broken::Flow(gst::FlowError::Error))
-                }
-            };
-            if let Err(cause) = filled {
-                let mut state = self.state.lock();
-                state.give_back(&mut job);
-                state.counts.failed += counts.failed;
-                self.room.wake();
-                drop(state);
-                return match cause {
-                    Broken::Flow(gst::FlowError::Error) => {
-                        self.fail(&broken.unwrap_or(engine::Error::Interrupted));
-                        Err(gst::FlowError::Error)
-                    }
-                    Broken::Flow(flow) => Err(flow),
-                    Broken::Text(text) => {
-                        gst::element_imp_error!(self, gst::StreamError::Failed, ["{text}"]);
-                        Err(gst::FlowError::Error)
-                    }
-                };
-            }
-            if let engine::BatchSizes::Fixed(size) = prepared.engine.spec().batch {
-                counts.padded += (job.frames.next_multiple_of(size) - job.frames) as u64;
-            }
-        }
-        counts.output = now() - start;
-        (counts.convert, counts.run) = (job.convert, job.run);
-        let turnaround = Duration::from_nanos((job.finished - job.started) + counts.output);
-        let had_lane = job.lane.is_some();
-        let mut state = self.state.lock();
-        if had_lane {
-            state.give_back(&mut job);
-            self.room.wake();
-        }
-        let relatency = had_lane && state.turnaround.measured(Duration::from_nanos(now()), turnaround);
-        let finite = state.counts.non_finite == 0;
-        state.counts.add(&counts);
-        let changed = had_lane && state.failing != broken.is_some();
-        state.failing = broken.is_some() || (state.failing && !had_lane);
-        drop(state);
-        if changed {
-            self.tell_failing(broken.as_ref(), on_error);
-        }
-        if counts.non_finite > 0 && finite {
-            let name = prepared
-                .map(|prepared| prepared.engine.spec().name.clone())
-                .unwrap_or_default();
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Failed,
-                [
-                    "model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once",
-                    counts.non_finite
-                ]
-            );
-        }
-        if relatency {
-            self.post_latency();
-        }
-        self.srcpad.push(job.container)
-    }
-
-    fn tell_failing(&self, broken: Option<&engine::Error>, on_error: OnError) {
-        let mut builder = gst::Structure::builder("comfyinfer").field("failing", broken.is_some());
-        if let Some(error) = broken {
-            builder = builder.field("error", error.to_string());
-            let what = if on_error == OnError::Hold {
-                "the last good picture"
-            } else {
-                "the input"
-            };
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Failed,
-                ["{error}; {what} goes on in its place until it works again"]
-            );
-        }
-        let obj = self.obj();
-        let _ = obj.post_message(gst::message::Element::builder(builder.build()).src(&*obj).build());
     }
 
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
@@ -806,6 +469,8 @@ impl ComfyInfer {
     }
 
     fn start_task(&self) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
         let started = self.srcpad.start_task(move || {
             // Until it has to stop: the way through the task and a weak reference costs more than a turn.
@@ -817,7 +482,7 @@ impl ComfyInfer {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -829,10 +494,10 @@ impl ComfyInfer {
         let thread = std::thread::Builder::new().name("comfyinfer".into()).spawn(move || {
             let imp = element.imp();
             let guarded = std::panic::AssertUnwindSafe(|| imp.work(epoch, &settings));
-            if std::panic::catch_unwind(guarded).is_err() {
+            if let Err(panic) = std::panic::catch_unwind(guarded) {
                 imp.fail(&engine::Error::Run {
-                    model: "comfyinfer".into(),
-                    reason: "its worker panicked".into(),
+                    model: settings.request().model,
+                    reason: format!("it panicked: {}", super::worker::panic_text(panic.as_ref())),
                 });
             }
             let mut state = imp.state.lock();
@@ -851,7 +516,7 @@ impl ComfyInfer {
                 gst::element_imp_error!(
                     self,
                     gst::CoreError::Thread,
-                    ["the inference thread cannot be started: {error}"]
+                    ("the inference thread cannot be started: {error}")
                 );
                 Err(gst::StateChangeError)
             }
@@ -862,7 +527,7 @@ impl ComfyInfer {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.flow = Err(gst::FlowError::Flushing);
-        let interrupts = state.interrupts.clone();
+        let interrupts = state.interrupts();
         self.work.wake();
         self.done.wake();
         self.room.wake();
@@ -880,18 +545,19 @@ impl ComfyInfer {
             pool.set_flushing(false);
         }
         let mut state = self.state.lock();
-        state.flush();
+        let mut dropped = state.flush();
         // The run that was interrupted hands its lane back first, or it would be taken for a failure.
         while !state.worker_idle && !state.loading {
             self.room.wait(&mut state);
         }
-        state.flush();
-        let interrupts = state.interrupts.clone();
+        dropped.extend(state.flush());
+        let interrupts = state.interrupts();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
         for interrupt in interrupts {
             interrupt.resume();
         }
+        stream::keep_sticky(&self.srcpad, dropped);
         self.start_task();
     }
 
@@ -939,6 +605,10 @@ impl ComfyInfer {
                     .map(|(_, _, e)| e.spec().runtime.clone())
                     .unwrap_or_default(),
             )
+            .field(
+                "pictures",
+                state.loaded.as_ref().is_some_and(|(_, _, e)| makes_pictures(&**e)),
+            )
             .field("batches", counts.batches)
             .field("frames", counts.frames)
             .field("padded", counts.padded)
@@ -961,18 +631,8 @@ impl ComfyInfer {
     }
 }
 
-impl Counts {
-    fn add(&mut self, other: &Counts) {
-        self.batches += u64::from(other.frames > 0);
-        self.frames += other.frames;
-        self.padded += other.padded;
-        self.failed += other.failed;
-        self.passed += other.passed;
-        self.held += other.held;
-        self.non_finite += other.non_finite;
-        self.tensors += other.tensors;
-        self.convert += other.convert;
-        self.run += other.run;
-        self.output += other.output;
-    }
+/// Whether frames come out changed; otherwise they go on as they came, perhaps with tensors beside them.
+fn makes_pictures(engine: &dyn engine::Engine) -> bool {
+    let outputs = &engine.spec().outputs;
+    !engine.is_identity() && outputs.iter().any(|port| matches!(port.role, engine::Role::Image(_)))
 }

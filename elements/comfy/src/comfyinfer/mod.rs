@@ -29,7 +29,9 @@ mod imp;
 mod negotiate;
 mod output;
 mod restore;
+mod settings;
 mod state;
+mod task;
 mod worker;
 
 glib::wrapper! {

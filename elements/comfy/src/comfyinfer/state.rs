@@ -28,12 +28,6 @@ pub(super) struct Job {
     pub(super) result: Result<(), engine::Error>,
 }
 
-impl Job {
-    fn generation(&self) -> u64 {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.generation)
-    }
-}
-
 /// What the worker does.
 pub(super) enum Work {
     /// Load the model, before any frame.
@@ -66,6 +60,20 @@ pub(super) struct Prepared {
     pub(super) tensors: Option<(gst_video::VideoInfo, Geometry)>,
 }
 
+/// The tensors for one size of frame. They are kept while other sizes pass, because new ones cost a warm-up.
+struct Lanes {
+    generation: u64,
+    request: LaneRequest,
+    geometry: Option<Geometry>,
+    free: Vec<Box<dyn Lane>>,
+    interrupts: Vec<Arc<dyn Interrupt>>,
+}
+
+impl Lanes {
+    /// Sizes kept at once.
+    const KEPT: usize = 4;
+}
+
 /// Counters since the last start.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Counts {
@@ -82,6 +90,23 @@ pub(super) struct Counts {
     pub(super) output: u64,
 }
 
+impl Counts {
+    /// Adds a batch's.
+    pub(super) fn add(&mut self, other: &Counts) {
+        self.batches += u64::from(other.frames > 0);
+        self.frames += other.frames;
+        self.padded += other.padded;
+        self.failed += other.failed;
+        self.passed += other.passed;
+        self.held += other.held;
+        self.non_finite += other.non_finite;
+        self.tensors += other.tensors;
+        self.convert += other.convert;
+        self.run += other.run;
+        self.output += other.output;
+    }
+}
+
 /// The engine that is loaded, kept over a stop so that the next start is quick.
 pub(super) type Loaded = (OpenRequest, Option<String>, Arc<dyn Engine>);
 
@@ -93,14 +118,13 @@ pub(super) struct State {
     /// The worker is loading or warming up, which cannot be interrupted.
     pub(super) loading: bool,
     pub(super) loaded: Option<Loaded>,
-    pub(super) generation: u64,
+    generation: u64,
     /// Caps that were queued, and those that are prepared.
     pub(super) caps_queued: u64,
     pub(super) caps_ready: u64,
     pub(super) prepared: Option<Arc<Prepared>>,
-    pub(super) request: Option<LaneRequest>,
-    pub(super) free: Vec<Box<dyn Lane>>,
-    pub(super) interrupts: Vec<Arc<dyn Interrupt>>,
+    /// Most recently used last.
+    sets: Vec<Lanes>,
     pub(super) in_flight: usize,
     pub(super) to_run: VecDeque<Work>,
     pub(super) to_push: VecDeque<Done>,
@@ -126,9 +150,7 @@ impl State {
             caps_queued: 0,
             caps_ready: 0,
             prepared: None,
-            request: None,
-            free: Vec::new(),
-            interrupts: Vec::new(),
+            sets: Vec::new(),
             in_flight: 0,
             to_run: VecDeque::new(),
             to_push: VecDeque::new(),
@@ -165,37 +187,90 @@ impl State {
         };
     }
 
-    /// Drops batches and events on their way; preparations stay. Lanes that come back are taken in.
-    pub(super) fn flush(&mut self) {
-        let generation = self.generation;
-        let mut lanes = Vec::new();
-        self.to_run.retain_mut(|work| match work {
-            Work::Run(job) => {
-                lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
-                false
+    /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are
+    /// taken in.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        for work in std::mem::take(&mut self.to_run) {
+            match work {
+                Work::Run(job) => jobs.push(job),
+                Work::Event(event) => events.push(event),
+                work @ (Work::Load | Work::Prepare(_)) => self.to_run.push_back(work),
             }
-            Work::Event(_) => false,
-            Work::Load | Work::Prepare(_) => true,
-        });
-        self.to_push.retain_mut(|done| match done {
-            Done::Ran(job) => {
-                lanes.extend(job.lane.take().filter(|_| job.generation() == generation));
-                false
+        }
+        for done in std::mem::take(&mut self.to_push) {
+            match done {
+                Done::Ran(job) => jobs.push(job),
+                Done::Event(event) => events.push(event),
+                done @ Done::Prepared(_) => self.to_push.push_back(done),
             }
-            Done::Event(_) => false,
-            Done::Prepared(_) => true,
-        });
-        self.free.extend(lanes);
-        self.in_flight = 0;
+        }
+        jobs.iter_mut().for_each(|job| self.give_back(job));
+        events
     }
 
-    /// A lane goes back, unless caps have changed meanwhile.
+    /// Lanes that were made for such frames before, and what their tensors look like.
+    pub(super) fn lanes_for(&mut self, request: &LaneRequest) -> Option<(u64, Option<Geometry>)> {
+        let index = self.sets.iter().position(|set| set.request == *request)?;
+        let set = self.sets.remove(index);
+        let found = (set.generation, set.geometry.clone());
+        self.sets.push(set);
+        Some(found)
+    }
+
+    /// New lanes. The set that was not used for longest goes when there are too many.
+    pub(super) fn add_lanes(
+        &mut self,
+        request: LaneRequest,
+        geometry: Option<Geometry>,
+        free: Vec<Box<dyn Lane>>,
+    ) -> u64 {
+        self.generation += 1;
+        if self.sets.len() == Lanes::KEPT {
+            self.sets.remove(0);
+        }
+        let interrupts: Vec<_> = free.iter().map(|lane| lane.interrupt()).collect();
+        // A flush may have asked to end runs while there were no lanes to ask.
+        if self.flow == Err(gst::FlowError::Flushing) {
+            interrupts.iter().for_each(|interrupt| interrupt.stop());
+        }
+        let generation = self.generation;
+        self.sets.push(Lanes {
+            generation,
+            request,
+            geometry,
+            free,
+            interrupts,
+        });
+        generation
+    }
+
+    pub(super) fn free_lane(&mut self, generation: u64) -> Option<Box<dyn Lane>> {
+        let lane = self
+            .sets
+            .iter_mut()
+            .find(|set| set.generation == generation)?
+            .free
+            .pop()?;
+        self.in_flight += 1;
+        Some(lane)
+    }
+
+    /// A lane goes back, unless its set has gone meanwhile.
     pub(super) fn give_back(&mut self, job: &mut Job) {
         let Some(lane) = job.lane.take() else { return };
-        if job.generation() == self.generation {
-            self.free.push(lane);
+        let generation = job.prepared.as_ref().map_or(0, |prepared| prepared.generation);
+        if let Some(set) = self.sets.iter_mut().find(|set| set.generation == generation) {
+            set.free.push(lane);
         }
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight -= 1;
+    }
+
+    pub(super) fn interrupts(&self) -> Vec<Arc<dyn Interrupt>> {
+        self.sets
+            .iter()
+            .flat_map(|set| set.interrupts.iter().cloned())
+            .collect()
     }
 
     pub(super) fn is_idle(&self) -> bool {

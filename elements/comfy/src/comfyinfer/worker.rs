@@ -7,7 +7,8 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::MutexGuard;
 
-use super::imp::{CAT, ComfyInfer, Settings};
+use super::imp::{CAT, ComfyInfer};
+use super::settings::Settings;
 use super::state::{Done, Prepared, State, Work};
 use crate::{batchcaps, video};
 
@@ -146,92 +147,61 @@ impl ComfyInfer {
         let engine = engine.clone();
         let capacity = batchcaps::capacity(&caps).unwrap_or(1);
         let frames = batchcaps::of_batches(&caps);
-        let mut lanes = None;
-        let mut tensors = None;
-        let mut request = None;
-        if !engine.is_identity() {
-            let info = match gst_video::VideoInfo::from_caps(&frames) {
-                Ok(info) => info,
-                Err(_) => {
-                    drop(state);
-                    let reason = format!("caps {frames} are not raw video in system memory");
-                    self.fail(&engine::Error::Fit {
-                        model: engine.spec().name.clone(),
-                        reason,
-                    });
-                    return None;
-                }
-            };
-            let wanted = LaneRequest {
-                width: info.width() as usize,
-                height: info.height() as usize,
-                batch: capacity,
-            };
-            let known = state.prepared.as_ref().filter(|_| state.request == Some(wanted));
-            match known.and_then(|prepared| prepared.tensors.as_ref()) {
-                // Only the rate, the format or the colours have changed: the tensors stay as they are.
-                Some((_, geometry)) => tensors = Some((info, geometry.clone())),
-                None => {
-                    state.loading = true;
-                    state.free.clear();
-                    state.interrupts.clear();
-                    state.prepared = None;
-                    drop(state);
-                    let made = self.make_lanes(&engine, &wanted, settings.in_flight as usize);
-                    state = self.state.lock();
-                    state.loading = false;
-                    if state.epoch != epoch {
-                        return None;
-                    }
-                    let made = match made {
-                        Ok(made) => made,
-                        Err(error) => {
-                            drop(state);
-                            self.fail(&error);
-                            return None;
-                        }
-                    };
-                    tensors = made.first().map(|lane| (info, lane.geometry().clone()));
-                    lanes = Some(made);
-                }
-            }
-            request = Some(wanted);
-        }
-        if let Some(lanes) = lanes {
-            state.generation += 1;
-            state.interrupts = lanes.iter().map(|lane| lane.interrupt()).collect();
-            state.free = lanes;
-            // A flush may have asked to end runs while there were no lanes to ask.
-            if state.flow == Err(gst::FlowError::Flushing) {
-                state.interrupts.iter().for_each(|i| i.stop());
-            }
-        } else if engine.is_identity() && state.free.is_empty() && state.prepared.is_none() {
-            // Its lanes only take time.
-            let any = LaneRequest {
+        let info = gst_video::VideoInfo::from_caps(&frames).ok();
+        let wanted = match (&info, engine.is_identity()) {
+            // Lanes of an engine that touches no frame only take time.
+            (_, true) => LaneRequest {
                 width: 1,
                 height: 1,
                 batch: batchcaps::MAX_BATCH,
-            };
-            for _ in 0..settings.in_flight {
-                match engine.lane(&any) {
-                    Ok(lane) => {
-                        state.interrupts.push(lane.interrupt());
-                        state.free.push(lane);
-                    }
+            },
+            (Some(info), false) => LaneRequest {
+                width: info.width() as usize,
+                height: info.height() as usize,
+                batch: capacity,
+            },
+            (None, false) => {
+                drop(state);
+                self.fail(&engine::Error::Fit {
+                    model: engine.spec().name.clone(),
+                    reason: format!("caps {frames} are not raw video in system memory"),
+                });
+                return None;
+            }
+        };
+        let (generation, geometry) = match state.lanes_for(&wanted) {
+            Some(known) => known,
+            None => {
+                state.loading = true;
+                drop(state);
+                let made = self.make_lanes(&engine, &wanted, capacity, settings.in_flight as usize);
+                state = self.state.lock();
+                state.loading = false;
+                if state.epoch != epoch {
+                    return None;
+                }
+                let lanes = match made {
+                    Ok(lanes) => lanes,
                     Err(error) => {
                         drop(state);
                         self.fail(&error);
                         return None;
                     }
-                }
+                };
+                let geometry = lanes
+                    .first()
+                    .filter(|_| !engine.is_identity())
+                    .map(|lane| lane.geometry().clone());
+                (state.add_lanes(wanted, geometry.clone(), lanes), geometry)
             }
-        }
+        };
+        let tensors = info.zip(geometry);
         let rate = frames
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
         state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
         state.caps_ready += 1;
-        let (number, generation) = (state.caps_ready, state.generation);
+        let number = state.caps_ready;
         let prepared = Arc::new(Prepared {
             number,
             generation,
@@ -241,7 +211,6 @@ impl ComfyInfer {
             tensors,
         });
         state.prepared = Some(prepared.clone());
-        state.request = request;
         state.to_push.push_back(Done::Prepared(prepared));
         self.done.wake();
         self.room.wake();
@@ -254,6 +223,7 @@ impl ComfyInfer {
         &self,
         engine: &Arc<dyn Engine>,
         request: &LaneRequest,
+        capacity: usize,
         count: usize,
     ) -> Result<Vec<Box<dyn engine::Lane>>, engine::Error> {
         let name = &engine.spec().name;
@@ -277,7 +247,7 @@ impl ComfyInfer {
         // The first LATENCY answer stands on a timed run of a full batch.
         if let Some(lane) = lanes.first_mut() {
             let start = now();
-            lane.run(*batch)?;
+            lane.run(capacity)?;
             let time = now() - start;
             self.state
                 .lock()
@@ -329,7 +299,7 @@ pub(super) fn now() -> u64 {
     gst::get_timestamp().nseconds()
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

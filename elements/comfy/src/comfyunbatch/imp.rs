@@ -222,7 +222,7 @@ impl ComfyUnbatch {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer"]
+                ("a buffer without ComfyBatchMeta arrived; put comfyunbatch behind comfybatch or comfyinfer")
             );
             return Err(gst::FlowError::Error);
         };
@@ -377,7 +377,6 @@ impl ComfyUnbatch {
                 let mut state = self.state.lock();
                 state.running = true;
                 for stream in state.streams.values_mut() {
-                    stream.flush();
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
                 }
@@ -430,26 +429,7 @@ impl ComfyUnbatch {
                 query.set_result(&batches);
                 true
             }
-            QueryViewMut::Allocation(query) => {
-                let pads = self.pads();
-                // Frames of several streams come from one pool, which no single peer can give.
-                let [pad] = pads.as_slice() else { return false };
-                let (Some(caps), need_pool) = query.get_owned() else {
-                    return false;
-                };
-                let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
-                if !pad.peer_query(&mut inner) {
-                    return false;
-                }
-                video::copy_allocation_metas(&inner, query);
-                for (allocator, params) in inner.allocation_params() {
-                    query.add_allocation_param(allocator.as_ref(), params);
-                }
-                for (pool, size, min, max) in inner.allocation_pools() {
-                    query.add_allocation_pool(pool.as_ref(), size, min, max);
-                }
-                true
-            }
+            QueryViewMut::Allocation(query) => self.propose_allocation(query),
             QueryViewMut::Drain(_) => {
                 let mut state = self.state.lock();
                 while state.running && !state.is_idle() {
@@ -460,6 +440,38 @@ impl ComfyUnbatch {
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+
+    /// Downstream's own answer, as long as nothing was pushed. Afterwards a serialized query could wait behind frames
+    /// that a sink holds until another stream's frames, which come after this query, have arrived.
+    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
+        let pads = self.pads();
+        let (Some(caps), need_pool) = query.get_owned() else {
+            return false;
+        };
+        let known = {
+            let state = self.state.lock();
+            (state.frames_out > 0 || pads.len() != 1).then_some(state.video_meta)
+        };
+        if let Some(video_meta) = known {
+            if video_meta {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            }
+            return true;
+        }
+        let mut inner = gst::query::Allocation::new(Some(&batchcaps::of_batches(&caps)), need_pool);
+        if !pads[0].peer_query(&mut inner) {
+            return false;
+        }
+        self.state.lock().video_meta = inner.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+        video::copy_allocation_metas(&inner, query);
+        for (allocator, params) in inner.allocation_params() {
+            query.add_allocation_param(allocator.as_ref(), params);
+        }
+        for (pool, size, min, max) in inner.allocation_pools() {
+            query.add_allocation_pool(pool.as_ref(), size, min, max);
+        }
+        true
     }
 
     fn src_event(&self, pad: &ComfyStreamPad, event: gst::Event) -> bool {
@@ -586,16 +598,17 @@ impl ComfyUnbatch {
     }
 
     fn stream_flushing(&self, number: u32) {
-        let pad = {
+        let (pad, dropped) = {
             let mut state = self.state.lock();
             let Some(stream) = state.streams.get_mut(&number) else {
                 return;
             };
             stream.void = true;
-            stream.flush();
-            stream.pad.clone()
+            let dropped = stream.flush();
+            (stream.pad.clone(), dropped)
         };
         self.removed.wake();
+        stream::keep_sticky(&pad, dropped);
         pad.push_event(gst::event::FlushStart::new());
         let _ = pad.pause_task();
     }
@@ -650,6 +663,8 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        // Starting one that is only paused would keep its function and lose the new one.
+        let _ = pad.stop_task();
         let element = self.obj().downgrade();
         let weak = pad.downgrade();
         let started = pad.start_task(move || {
@@ -662,7 +677,7 @@ impl ComfyUnbatch {
             gst::element_imp_error!(
                 self,
                 gst::CoreError::StateChange,
-                ["the streaming thread cannot be started"]
+                ("the streaming thread cannot be started")
             );
         }
     }
@@ -671,10 +686,12 @@ impl ComfyUnbatch {
     fn stop(&self) {
         let mut state = self.state.lock();
         state.running = false;
-        for stream in state.streams.values_mut() {
-            stream.flush();
-        }
+        let dropped: Vec<_> = state.streams.values_mut().map(|s| (s.pad.clone(), s.flush())).collect();
         self.removed.wake();
+        drop(state);
+        for (pad, events) in dropped {
+            stream::keep_sticky(&pad, events);
+        }
     }
 
     /// One turn of a pad's task. False: the task is paused.
@@ -731,13 +748,9 @@ impl ComfyUnbatch {
         let flow = match item {
             Item::Frame(frame) => pad.push(frame),
             Item::Event(event) => {
-                let is_eos = event.type_() == gst::EventType::Eos;
+                // Also EOS: a stream-start may stand behind it already.
                 pad.push_event(event);
-                if is_eos {
-                    Err(gst::FlowError::Eos)
-                } else {
-                    Ok(gst::FlowSuccess::Ok)
-                }
+                Ok(gst::FlowSuccess::Ok)
             }
             Item::Remove => {
                 self.remove_stream(number);

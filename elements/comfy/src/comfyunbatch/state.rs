@@ -53,12 +53,17 @@ impl Stream {
         }
     }
 
-    /// Drops what waits; the pad's task stops at its next look.
-    pub(super) fn flush(&mut self) {
+    /// Drops what waits, and answers the events among it; the pad's task stops at its next look.
+    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
         self.flow = Err(gst::FlowError::Flushing);
-        self.queue.clear();
+        let event = |item| match item {
+            Item::Event(event) => Some(event),
+            Item::Frame(_) | Item::Remove => None,
+        };
+        let dropped = self.queue.drain(..).filter_map(event).collect();
         self.frames = 0;
         self.added.wake();
+        dropped
     }
 
     pub(super) fn push(&mut self, item: Item) {
@@ -97,6 +102,8 @@ pub(super) struct State {
     pub(super) latency: gst::ClockTime,
     pub(super) frames_out: u64,
     pub(super) batches: u64,
+    /// Downstream reads strides from the video meta, as far as it was asked.
+    pub(super) video_meta: bool,
 }
 
 impl State {
@@ -113,6 +120,7 @@ impl State {
             latency: gst::ClockTime::ZERO,
             frames_out: 0,
             batches: 0,
+            video_meta: false,
         }
     }
 

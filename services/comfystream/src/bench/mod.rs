@@ -65,6 +65,7 @@ pub(crate) struct Args {
 /// Runs it.
 pub(crate) fn run(args: Args) -> Result<()> {
     gst::init().context("GStreamer cannot be started")?;
+    // Always the copy in this program: a plugin file would bring engines of its own, which the bare loop cannot share.
     gstcomfy::plugin_register_static().context("the elements cannot be registered")?;
     ensure!(args.seconds > 0.0, "--seconds {}: expected more than 0", args.seconds);
     if args.all { all(&args) } else { one(&args) }

@@ -1,0 +1,195 @@
+//! The src task: turns the tensors of batches that ran into frames, and pushes them, with the events between, in order.
+
+use std::time::Duration;
+
+use comfy_core::engine;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::OnError;
+use super::imp::{CAT, ComfyInfer};
+use super::negotiate::{Refused, negotiate};
+use super::output::Broken;
+use super::state::{Counts, Done, Job, Prepared};
+use super::worker::now;
+use crate::batchmeta::ComfyBatchMeta;
+
+impl ComfyInfer {
+    /// One turn of the src task. False: the task is paused.
+    pub(super) fn step(&self) -> bool {
+        let mut state = self.state.lock();
+        let done = loop {
+            if state.flow.is_err() {
+                state.task_idle = true;
+                drop(state);
+                let _ = self.srcpad.pause_task();
+                return false;
+            }
+            match state.to_push.pop_front() {
+                Some(done) => break done,
+                None => {
+                    state.task_idle = true;
+                    self.room.wake();
+                    self.done.wait(&mut state);
+                }
+            }
+        };
+        state.task_idle = false;
+        drop(state);
+        let flow = match done {
+            Done::Event(event) => {
+                // Also EOS: a stream-start may stand behind it already.
+                self.srcpad.push_event(event);
+                Ok(gst::FlowSuccess::Ok)
+            }
+            Done::Prepared(prepared) => self.renegotiate(&prepared),
+            Done::Ran(job) => self.finish(job),
+        };
+        if let Err(error) = flow {
+            gst::debug!(CAT, imp = self, "stopping: {error:?}");
+            let mut state = self.state.lock();
+            if state.flow.is_ok() {
+                state.flow = Err(error);
+            }
+            self.room.wake();
+            self.done.wake();
+        }
+        true
+    }
+
+    fn renegotiate(&self, prepared: &Prepared) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let in_flight = self.settings.lock().in_flight as usize;
+        match negotiate(&self.srcpad, prepared, in_flight) {
+            Ok((caps, outside)) => {
+                gst::info!(CAT, imp = self, "output {caps}");
+                self.state.lock().output = Some(caps.clone());
+                *self.pool.lock() = outside.pool();
+                *self.outside.lock() = Some(outside);
+                self.srcpad.push_event(gst::event::Caps::new(&caps));
+                Ok(gst::FlowSuccess::Ok)
+            }
+            Err(Refused::Flow(flow)) => Err(flow),
+            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
+            Err(Refused::Text(text)) => {
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{text}"));
+                Err(gst::FlowError::NotNegotiated)
+            }
+        }
+    }
+
+    /// Outputs of a batch, its lane back, and the batch on its way.
+    fn finish(&self, mut job: Job) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let on_error = self.settings.lock().on_error;
+        let prepared = job.prepared.clone();
+        if self.srcpad.check_reconfigure()
+            && let Some(prepared) = &prepared
+        {
+            self.renegotiate(prepared)?;
+        }
+        let start = now();
+        let mut counts = Counts {
+            batches: 1,
+            frames: job.frames as u64,
+            ..Counts::default()
+        };
+        let mut broken = None;
+        if let (Some(lane), Some(prepared)) = (&job.lane, &prepared) {
+            let container = job.container.make_mut();
+            let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
+            let batch = meta.batch_mut();
+            let mut outside = self.outside.lock();
+            let outside = outside
+                .as_mut()
+                .filter(|outside| outside.generation == prepared.generation);
+            let filled = match (&job.result, outside) {
+                (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
+                (Ok(()), Some(outside)) => outside.fill(batch, &**lane, prepared, on_error, &mut counts),
+                (Err(engine::Error::Interrupted), _) => Err(Broken::Flow(gst::FlowError::Flushing)),
+                (Err(error), Some(outside)) if on_error != OnError::Fail => {
+                    broken = Some(error.clone());
+                    outside.replace(batch, on_error, &mut counts)
+                }
+                (Err(error), Some(_)) => {
+                    counts.failed += job.frames as u64;
+                    broken = Some(error.clone());
+                    Err(Broken::Flow(gst::FlowError::Error))
+                }
+            };
+            if let Err(cause) = filled {
+                let mut state = self.state.lock();
+                state.give_back(&mut job);
+                state.counts.failed += counts.failed;
+                self.room.wake();
+                drop(state);
+                return match cause {
+                    Broken::Flow(gst::FlowError::Error) => {
+                        self.fail(&broken.unwrap_or(engine::Error::Interrupted));
+                        Err(gst::FlowError::Error)
+                    }
+                    Broken::Flow(flow) => Err(flow),
+                    Broken::Text(text) => {
+                        gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
+                        Err(gst::FlowError::Error)
+                    }
+                };
+            }
+            if let engine::BatchSizes::Fixed(size) = prepared.engine.spec().batch {
+                counts.padded += (job.frames.next_multiple_of(size) - job.frames) as u64;
+            }
+        }
+        counts.output = now() - start;
+        (counts.convert, counts.run) = (job.convert, job.run);
+        let turnaround = Duration::from_nanos((job.finished - job.started) + counts.output);
+        let had_lane = job.lane.is_some();
+        let mut state = self.state.lock();
+        if had_lane {
+            state.give_back(&mut job);
+            self.room.wake();
+        }
+        let relatency = had_lane && state.turnaround.measured(Duration::from_nanos(now()), turnaround);
+        let finite = state.counts.non_finite == 0;
+        state.counts.add(&counts);
+        let changed = had_lane && state.failing != broken.is_some();
+        state.failing = broken.is_some() || (state.failing && !had_lane);
+        drop(state);
+        if changed {
+            self.tell_failing(broken.as_ref(), on_error);
+        }
+        if counts.non_finite > 0 && finite {
+            let name = prepared
+                .map(|prepared| prepared.engine.spec().name.clone())
+                .unwrap_or_default();
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Failed,
+                (
+                    "model {name} gave {} values that are not finite (NaN or infinite) in one batch; they are written as black or white. Check the model's input range in its manifest. Counted in stats, told once",
+                    counts.non_finite
+                )
+            );
+        }
+        if relatency {
+            self.post_latency();
+        }
+        self.srcpad.push(job.container)
+    }
+
+    fn tell_failing(&self, broken: Option<&engine::Error>, on_error: OnError) {
+        let mut builder = gst::Structure::builder("comfyinfer").field("failing", broken.is_some());
+        if let Some(error) = broken {
+            builder = builder.field("error", error.to_string());
+            let what = if on_error == OnError::Hold {
+                "the last good picture"
+            } else {
+                "the input"
+            };
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Failed,
+                ("{error}; {what} goes on in its place until it works again")
+            );
+        }
+        let obj = self.obj();
+        let _ = obj.post_message(gst::message::Element::builder(builder.build()).src(&*obj).build());
+    }
+}

@@ -1,0 +1,376 @@
+//! Which encoder and decoder to take: the first that works on this machine, hardware first.
+
+use gst::prelude::*;
+
+use crate::packages;
+
+/// A video format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// H.264.
+    H264,
+    /// VP8.
+    Vp8,
+}
+
+impl std::fmt::Display for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Codec::H264 => "H.264",
+            Codec::Vp8 => "VP8",
+        })
+    }
+}
+
+/// What the encoded video is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A file to look at: constant quality.
+    File,
+    /// A live stream: constant bit rate, no frame held back.
+    Live {
+        /// Bits per second.
+        bitrate: u32,
+    },
+}
+
+/// An encoder or decoder that works here.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The element, ready to be put into a pipeline.
+    pub element: gst::Element,
+    /// Its factory.
+    pub name: &'static str,
+    /// Whether it runs on a device of its own.
+    pub hardware: bool,
+}
+
+/// None works.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no {codec} {kind} works here: {}; {}", tried.join(", "), packages::advice(packages::of_element(advised)))]
+pub struct NoCodec {
+    /// The format.
+    pub codec: Codec,
+    /// `encoder` or `decoder`.
+    pub kind: &'static str,
+    /// What was tried, and why it was not taken.
+    pub tried: Vec<String>,
+    advised: &'static str,
+}
+
+struct Candidate {
+    name: &'static str,
+    hardware: bool,
+    /// Properties of an encoder for a purpose; those that a version lacks are left alone.
+    settings: fn(Purpose) -> Vec<(&'static str, String)>,
+}
+
+const fn hardware(name: &'static str, settings: fn(Purpose) -> Vec<(&'static str, String)>) -> Candidate {
+    Candidate {
+        name,
+        hardware: true,
+        settings,
+    }
+}
+
+const fn software(name: &'static str, settings: fn(Purpose) -> Vec<(&'static str, String)>) -> Candidate {
+    Candidate {
+        name,
+        hardware: false,
+        settings,
+    }
+}
+
+/// Frames between key frames: what a seek or a new viewer waits for.
+const KEY_INTERVAL: &str = "60";
+
+const H264_ENCODERS: &[Candidate] = &[
+    hardware("nvh264enc", |purpose| match purpose {
+        Purpose::File => set(&[
+            ("preset", "hq"),
+            ("rc-mode", "constqp"),
+            ("qp-const", "22"),
+            ("gop-size", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("preset", "low-latency-hq"),
+                ("rc-mode", "cbr"),
+                ("zerolatency", "true"),
+                ("gop-size", KEY_INTERVAL),
+            ]);
+            live.push(("bitrate", kilobits(bitrate)));
+            live
+        }
+    }),
+    hardware("vah264enc", va),
+    hardware("vah264lpenc", va),
+    hardware("qsvh264enc", |purpose| match purpose {
+        Purpose::File => set(&[
+            ("rate-control", "cqp"),
+            ("qp-i", "22"),
+            ("qp-p", "24"),
+            ("gop-size", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("rate-control", "cbr"),
+                ("low-latency", "true"),
+                ("b-frames", "0"),
+                ("gop-size", KEY_INTERVAL),
+            ]);
+            live.push(("bitrate", kilobits(bitrate)));
+            live
+        }
+    }),
+    hardware("v4l2h264enc", |_| Vec::new()),
+    software("x264enc", |purpose| match purpose {
+        Purpose::File => set(&[
+            ("pass", "qual"),
+            ("quantizer", "20"),
+            ("speed-preset", "veryfast"),
+            ("key-int-max", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("tune", "zerolatency"),
+                ("speed-preset", "ultrafast"),
+                ("key-int-max", KEY_INTERVAL),
+            ]);
+            live.push(("bitrate", kilobits(bitrate)));
+            live
+        }
+    }),
+    software("openh264enc", |purpose| match purpose {
+        Purpose::File => set(&[
+            ("rate-control", "quality"),
+            ("bitrate", "6000000"),
+            ("complexity", "medium"),
+            ("gop-size", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("rate-control", "bitrate"),
+                ("complexity", "low"),
+                ("gop-size", KEY_INTERVAL),
+            ]);
+            live.push(("bitrate", bitrate.to_string()));
+            live
+        }
+    }),
+];
+
+const VP8_ENCODERS: &[Candidate] = &[
+    hardware("vavp8enc", va),
+    hardware("v4l2vp8enc", |_| Vec::new()),
+    software("vp8enc", |purpose| match purpose {
+        Purpose::File => set(&[
+            ("end-usage", "cq"),
+            ("cq-level", "12"),
+            ("target-bitrate", "6000000"),
+            ("deadline", "1"),
+            ("cpu-used", "6"),
+            ("keyframe-max-dist", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("end-usage", "cbr"),
+                ("deadline", "1"),
+                ("cpu-used", "8"),
+                ("lag-in-frames", "0"),
+                ("error-resilient", "default"),
+                ("keyframe-max-dist", KEY_INTERVAL),
+            ]);
+            live.push(("target-bitrate", bitrate.to_string()));
+            live
+        }
+    }),
+];
+
+const H264_DECODERS: &[Candidate] = &[
+    hardware("nvh264dec", |_| Vec::new()),
+    hardware("vah264dec", |_| Vec::new()),
+    hardware("qsvh264dec", |_| Vec::new()),
+    hardware("v4l2h264dec", |_| Vec::new()),
+    software("avdec_h264", |_| Vec::new()),
+    software("openh264dec", |_| Vec::new()),
+];
+
+const VP8_DECODERS: &[Candidate] = &[
+    hardware("nvvp8dec", |_| Vec::new()),
+    hardware("vavp8dec", |_| Vec::new()),
+    hardware("v4l2vp8dec", |_| Vec::new()),
+    software("vp8dec", |_| Vec::new()),
+    software("avdec_vp8", |_| Vec::new()),
+];
+
+fn va(purpose: Purpose) -> Vec<(&'static str, String)> {
+    match purpose {
+        Purpose::File => set(&[
+            ("rate-control", "cqp"),
+            ("qpi", "22"),
+            ("qpp", "24"),
+            ("key-int-max", KEY_INTERVAL),
+        ]),
+        Purpose::Live { bitrate } => {
+            let mut live = set(&[
+                ("rate-control", "cbr"),
+                ("b-frames", "0"),
+                ("key-int-max", KEY_INTERVAL),
+            ]);
+            live.push(("bitrate", kilobits(bitrate)));
+            live
+        }
+    }
+}
+
+fn set(settings: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    settings
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect()
+}
+
+fn kilobits(bits: u32) -> String {
+    bits.div_ceil(1000).to_string()
+}
+
+/// The names that [`encoder`] tries, in order.
+pub fn encoders(codec: Codec) -> impl Iterator<Item = &'static str> {
+    encoder_candidates(codec).iter().map(|candidate| candidate.name)
+}
+
+/// The names that [`decoder`] tries, in order.
+pub fn decoders(codec: Codec) -> impl Iterator<Item = &'static str> {
+    decoder_candidates(codec).iter().map(|candidate| candidate.name)
+}
+
+/// The best encoder that works here, with settings for its purpose.
+pub fn encoder(codec: Codec, purpose: Purpose) -> Result<Choice, NoCodec> {
+    let advised = match codec {
+        Codec::H264 => "x264enc",
+        Codec::Vp8 => "vp8enc",
+    };
+    choose(codec, "encoder", encoder_candidates(codec), purpose, advised)
+}
+
+/// The best decoder that works here.
+pub fn decoder(codec: Codec) -> Result<Choice, NoCodec> {
+    let advised = match codec {
+        Codec::H264 => "avdec_h264",
+        Codec::Vp8 => "vp8dec",
+    };
+    choose(codec, "decoder", decoder_candidates(codec), Purpose::File, advised)
+}
+
+fn encoder_candidates(codec: Codec) -> &'static [Candidate] {
+    match codec {
+        Codec::H264 => H264_ENCODERS,
+        Codec::Vp8 => VP8_ENCODERS,
+    }
+}
+
+fn decoder_candidates(codec: Codec) -> &'static [Candidate] {
+    match codec {
+        Codec::H264 => H264_DECODERS,
+        Codec::Vp8 => VP8_DECODERS,
+    }
+}
+
+fn choose(
+    codec: Codec,
+    kind: &'static str,
+    candidates: &[Candidate],
+    purpose: Purpose,
+    advised: &'static str,
+) -> Result<Choice, NoCodec> {
+    let mut tried = Vec::new();
+    for candidate in candidates {
+        match attempt(candidate, purpose) {
+            Ok(element) => {
+                return Ok(Choice {
+                    element,
+                    name: candidate.name,
+                    hardware: candidate.hardware,
+                });
+            }
+            Err(why) => tried.push(format!("{} {why}", candidate.name)),
+        }
+    }
+    Err(NoCodec {
+        codec,
+        kind,
+        tried,
+        advised,
+    })
+}
+
+/// An encoder in the registry may stand for a device that is not there: READY opens it.
+fn attempt(candidate: &Candidate, purpose: Purpose) -> Result<gst::Element, &'static str> {
+    let factory = gst::ElementFactory::find(candidate.name).ok_or("is not installed")?;
+    let element = factory.create().build().map_err(|_| "cannot be loaded")?;
+    let opened = element.set_state(gst::State::Ready);
+    // Back at once: who takes it decides when it opens.
+    let closed = element.set_state(gst::State::Null);
+    if opened.is_err() || closed.is_err() {
+        return Err("does not open its device");
+    }
+    for (name, value) in (candidate.settings)(purpose) {
+        if element.find_property(name).is_some() {
+            element.set_property_from_str(name, &value);
+        }
+    }
+    Ok(element)
+}
+
+/// An AAC encoder and its name; None where there is none.
+pub fn aac_encoder() -> Option<(gst::Element, &'static str)> {
+    ["fdkaacenc", "avenc_aac", "voaacenc", "faac"]
+        .into_iter()
+        .find_map(|name| Some((gst::ElementFactory::make(name).build().ok()?, name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every value is one that the element takes: `set_property_from_str` panics on others.
+    #[test]
+    fn what_is_installed_takes_its_settings() {
+        crate::register().unwrap();
+        for codec in [Codec::H264, Codec::Vp8] {
+            for purpose in [Purpose::File, Purpose::Live { bitrate: 2_000_000 }] {
+                for candidate in encoder_candidates(codec) {
+                    let _ = attempt(candidate, purpose);
+                }
+                encoder(codec, purpose).unwrap();
+            }
+            decoder(codec).unwrap();
+        }
+    }
+
+    #[test]
+    fn bit_rates_are_in_the_encoders_own_unit() {
+        crate::register().unwrap();
+        for (codec, name, property, value) in [
+            (Codec::H264, "x264enc", "bitrate", "1500"),
+            (Codec::H264, "openh264enc", "bitrate", "1500000"),
+            (Codec::Vp8, "vp8enc", "target-bitrate", "1500000"),
+        ] {
+            let candidate = encoder_candidates(codec).iter().find(|c| c.name == name).unwrap();
+            let settings = (candidate.settings)(Purpose::Live { bitrate: 1_500_000 });
+            assert!(settings.contains(&(property, value.to_owned())), "{name}");
+        }
+    }
+
+    #[test]
+    fn without_any_the_error_says_what_was_tried_and_what_to_install() {
+        crate::register().unwrap();
+        let none = [software("comfynoenc", |_| Vec::new())];
+        let error = choose(Codec::H264, "encoder", &none, Purpose::File, "x264enc").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no H.264 encoder works here: comfynoenc is not installed; install it (Debian: apt install gstreamer1.0-plugins-ugly)"
+        );
+    }
+}
