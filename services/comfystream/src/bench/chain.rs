@@ -25,10 +25,8 @@ impl Shared {
         let request = OpenRequest {
             model: model.into(),
             threads: threads as usize,
-            // As comfyinfer asks: it shares an engine only where all settings are equal.
-            library: gst::Registry::get()
-                .find_plugin("comfy")
-                .and_then(|plugin| plugin.filename()?.parent().map(PathBuf::from)),
+            // As comfyinfer asks when it is linked: an engine is shared only where all settings are equal.
+            library: std::env::current_exe()?.parent().map(PathBuf::from),
             ..OpenRequest::default()
         };
         let name = format!("bench of {model} with {threads} threads");
