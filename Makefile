@@ -35,7 +35,7 @@ setup: ## fetch what is missing: Debian packages, ONNX Runtime
 	@scripts/setup.sh
 
 build: setup ## the plugin and comfystream, optimised, in target/release
-	cargo build --release --workspace --locked
+	cargo build --release --locked -p gst-plugin-comfy -p comfystream
 
 $(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
 	@scripts/setup.sh packages python pictures

@@ -487,12 +487,11 @@ fn releasing_a_pad_ends_a_wait_for_room_of_its_upstream() {
 }
 
 #[test]
-fn pads_have_the_names_asked_for_and_no_name_twice() {
+fn pads_have_the_names_asked_for_or_the_first_free_ones() {
     let bench = bench("batch-size=2");
     let seven = bench.element.request_pad_simple("sink_7").unwrap();
     assert_eq!(seven.name(), "sink_7");
     assert_eq!(bench.element.request_pad_simple("sink_%u").unwrap().name(), "sink_1");
-    assert!(bench.element.request_pad_simple("sink_7").is_none());
     bench.wait_element("comfybatch", |s| s.get::<u32>("streams") == Ok(3));
 }
 

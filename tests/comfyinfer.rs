@@ -170,6 +170,9 @@ fn everything_of_a_frame_but_its_picture_comes_out_again() {
     writable.set_flags(gst::BufferFlags::DISCONT | gst::BufferFlags::MARKER);
     gst::ReferenceTimestampMeta::add(writable, &reference, gst::ClockTime::from_seconds(12), FRAME);
     gst_video::VideoRegionOfInterestMeta::add(writable, "face", (8, 6, 20, 10));
+    gst::meta::CustomMeta::register("ComfyTestMeta", &[]);
+    let mut custom = gst::meta::CustomMeta::add(writable, "ComfyTestMeta").expect("registered");
+    custom.mut_structure().set("answer", 42);
     bench.push(frame);
     let frames = finish(&mut bench);
     let (out, frame) = (out_video(&bench), &frames[0]);
@@ -189,6 +192,8 @@ fn everything_of_a_frame_but_its_picture_comes_out_again() {
     );
     let time = frame.meta::<gst::ReferenceTimestampMeta>().expect("kept");
     assert_eq!(time.timestamp(), gst::ClockTime::from_seconds(12));
+    let custom = gst::meta::CustomMeta::from_buffer(frame, "ComfyTestMeta").expect("kept");
+    assert_eq!(custom.structure().get("answer"), Ok(42));
     let region = frame.meta::<gst_video::VideoRegionOfInterestMeta>().expect("kept");
     assert_eq!(
         region.rect(),
@@ -223,7 +228,7 @@ fn numbers_that_are_no_picture_travel_on_the_frame_itself() {
 fn faults_of_a_model_are_one_error_with_what_to_do() {
     runtime();
     let temp = Temp::new();
-    let garbage: Vec<u8> = (0..10_000u32).map(|n| (n * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..10_000u32).map(|n| ((n * 7919) >> 3) as u8).collect();
     let cases = [
         ("/nowhere/cartoon.onnx".into(), "does not exist"),
         (temp.file("text.onnx", "this is no model"), "is not a usable model"),
@@ -258,6 +263,18 @@ fn folder_and_broken_manifest_are_one_error() {
     assert!(format!("{error} {:?}", ended.errors()).contains(&manifest));
     let folder = temp.path().to_str().unwrap().to_owned();
     play(&format!("model=\"{folder}\""), 4, 2).expect_one_error();
+}
+
+#[test]
+fn manifest_that_contradicts_the_model_is_one_error_that_names_the_tensor() {
+    runtime();
+    let temp = Temp::new();
+    let copy = temp.file("invert.onnx", std::fs::read(model("invert.onnx")).unwrap());
+    temp.file("invert.toml", "[inputs.image]\norder = \"GRAY\"\n");
+    let ended = play(&format!("model=\"{copy}\""), 4, 2);
+    let error = ended.expect_one_error();
+    assert!(error.matches(gst::StreamError::Format), "{error:?}");
+    assert!(error.message().contains("image"), "{error}");
 }
 
 #[test]
@@ -329,19 +346,6 @@ fn hold_gives_the_last_good_picture_with_the_time_of_its_frame() {
     let times: Vec<_> = frames.iter().map(|f| f.pts().unwrap()).collect();
     assert_eq!(times, (0..5).map(|n| FRAME * n).collect::<Vec<_>>());
     assert_eq!(stat::<u64>(&infer(&bench), "held"), 2);
-}
-
-#[test]
-fn passthrough_scales_the_input_when_the_model_changes_the_size() {
-    // A model that cannot run is hard to come by; what is held back by size is the converter's work alone.
-    let mut bench = bench(
-        &rgb(),
-        1,
-        &format!("model={} on-error=passthrough", model("upscale2x.onnx")),
-    );
-    bench.push(rgb().frame(3));
-    let frames = finish(&mut bench);
-    assert_eq!(out_video(&bench).number(&frames[0]), 3);
 }
 
 #[test]
@@ -624,7 +628,7 @@ fn caps_query_offers_the_formats_that_are_converted() {
     assert!(!of("YUY2") && !of("P010_10LE"), "{allowed}");
 }
 
-/// Row: properties have windows.
+/// Row: errors.
 #[test]
 fn buffer_that_is_no_batch_is_one_error() {
     let caps = "video/x-comfy-batch(meta:ComfyBatchMeta),format=RGB,width=64,height=48,framerate=25/1,batch-size=1";

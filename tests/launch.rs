@@ -1,1 +1,395 @@
+//! Every pipeline that is written down, in `pipelines/launch/` and in the documents, is parsed and run.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use comfy_tests::pipeline::{self, Ended, parse, play_to_end, run};
+use comfy_tests::temp::Temp;
+use comfy_tests::{Tap, bench, models};
+use gst::prelude::*;
+
+/// What a machine without a camera, a screen and the reader's files has instead. Sources without an end get
+/// [`FRAMES`] frames besides.
+fn substitute(text: &str, folder: &Temp) -> String {
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let root = models::root().display().to_string();
+    let table = [
+        ("v4l2src", "videotestsrc".to_owned()),
+        ("device=/dev/video0", "is-live=true".to_owned()),
+        ("autovideosink", "fakesink".to_owned()),
+        ("location=in.mp4", format!("location={}", file("in.mp4"))),
+        ("location=out.mp4", format!("location={}", file("out.mp4"))),
+        ("location=.work/media/demo.mp4", format!("location={}", file("in.mp4"))),
+        ("model=cartoon.onnx", format!("model={root}/models/cartoon.onnx")),
+        ("model=models/", format!("model={root}/models/")),
+    ];
+    table
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// Frames of a source that has no end of its own, and of the clip.
+const FRAMES: usize = 30;
+
+/// The same where a queue has to overflow first.
+const LONG: usize = 75;
+
+/// Elements that a machine may lack although everything in scripts/packages.txt is installed: a camera's, a screen's.
+const OF_THE_MACHINE: [&str; 2] = ["v4l2src", "autovideosink"];
+
+/// Frames at each sink, by name; those of `out.mp4` are counted by decoding it.
+const LAUNCH_FILES: &[(&str, &[(&str, usize)])] = &[
+    ("batch-1", &[("screen", 33)]),
+    ("batch-2", &[("screen", 33)]),
+    ("batch-4", &[("screen", 33)]),
+    ("batch-8", &[("screen", 33)]),
+    ("camera", &[("screen", FRAMES)]),
+    ("file-in-file-out", &[("out.mp4", FRAMES)]),
+    ("leaky-live", &[("screen", LONG)]),
+    ("live", &[("screen", FRAMES)]),
+    ("one-line", &[("out.mp4", FRAMES)]),
+    ("seek-loop", &[("screen", 30)]),
+    ("shared-engine", &[("first", 30), ("second", 30)]),
+    ("side-by-side", &[("screen", 30)]),
+    ("tensor-out", &[("screen", 30)]),
+    ("two-sources", &[("first", 30), ("second", 20)]),
+    ("upscale", &[("screen", 12)]),
+];
+
+fn launch_folder() -> PathBuf {
+    models::root().join("pipelines/launch")
+}
+
+/// The text of a launch file, without its comment.
+fn launch_text(name: &str) -> String {
+    let path = launch_folder().join(format!("{name}.launch"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    lines.join(" ")
+}
+
+/// A pipeline as gst-launch-1.0 makes it of these words.
+fn parse_words(words: &[String]) -> Result<gst::Pipeline, glib::Error> {
+    comfy_tests::init();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    gst::parse::launchv(&words).map(|element| element.downcast().expect("several elements make a pipeline"))
+}
+
+/// What `$(grep -v '^#' file)` becomes in a shell.
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Fails unless it can be parsed as it stands, up to elements that this machine need not have.
+fn assert_parses(words: &[String], from: &str) {
+    if let Err(error) = parse_words(words) {
+        let lacking = OF_THE_MACHINE.iter().any(|name| error.message().contains(name));
+        assert!(
+            lacking && error.matches(gst::ParseError::NoSuchElement),
+            "{from}: {error}\n{}",
+            words.join(" ")
+        );
+    }
+}
+
+/// Gives every source an end. False: there is a source that is not of this machine.
+fn bound(pipeline: &gst::Pipeline, frames: usize) -> bool {
+    pipeline.iterate_recurse().into_iter().flatten().all(|element| {
+        let kind = element
+            .factory()
+            .map(|factory| factory.name().to_string())
+            .unwrap_or_default();
+        if ["videotestsrc", "audiotestsrc"].contains(&kind.as_str()) && element.property::<i32>("num-buffers") < 0 {
+            element.set_property("num-buffers", frames as i32);
+        }
+        let source = element.element_flags().contains(gst::ElementFlags::SOURCE);
+        !source || ["videotestsrc", "audiotestsrc", "filesrc"].contains(&kind.as_str())
+    })
+}
+
+fn assert_clean(ended: &Ended, from: &str) {
+    assert!(ended.errors().is_empty(), "{from}: {:?}", ended.errors());
+    assert!(ended.warnings().is_empty(), "{from}: {:?}", ended.warnings());
+}
+
+/// A short clip with sound.
+fn clip(folder: &Temp) {
+    let path = folder.path().join("in.mp4").display().to_string();
+    let pipeline = parse(&format!(
+        "videotestsrc num-buffers={FRAMES} pattern=ball ! video/x-raw,width=96,height=64,framerate=30/1 \
+         ! x264enc speed-preset=ultrafast ! mux. \
+         audiotestsrc num-buffers={FRAMES} samplesperbuffer=800 ! audio/x-raw,rate=24000,channels=1 ! avenc_aac ! mux. \
+         mp4mux name=mux ! filesink location={path}"
+    ));
+    run(&pipeline).expect_eos();
+}
+
+/// Decoded frames of a file, and whether it has sound.
+fn decoded(path: &Path) -> (usize, bool) {
+    let pipeline = parse(&format!(
+        "filesrc location={} ! decodebin name=d ! video/x-raw ! fakesink name=picture",
+        path.display()
+    ));
+    let tap = Tap::on(&pipeline.by_name("picture").unwrap().static_pad("sink").unwrap());
+    let sound = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let heard = sound.clone();
+    pipeline.by_name("d").unwrap().connect_pad_added(move |_, pad| {
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let audio = caps.structure(0).is_some_and(|s| s.name().starts_with("audio/"));
+        heard.fetch_or(audio, std::sync::atomic::Ordering::SeqCst);
+    });
+    run(&pipeline).expect_eos();
+    (tap.frames().len(), sound.load(std::sync::atomic::Ordering::SeqCst))
+}
+
+#[test]
+fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(launch_folder()).expect("the folder is there") {
+        let path = entry.expect("a file").path();
+        assert_eq!(
+            path.extension().and_then(|e| e.to_str()),
+            Some("launch"),
+            "{}",
+            path.display()
+        );
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert!(text.starts_with("# "), "{} begins with what it shows", path.display());
+        assert!(
+            text.contains("\n# Parameters: "),
+            "{} says its parameters",
+            path.display()
+        );
+        names.push(path.file_stem().expect("a name").to_str().expect("UTF-8").to_owned());
+    }
+    names.sort();
+    assert_eq!(names, LAUNCH_FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_launch_file_parses_as_it_stands() {
+    for (name, _) in LAUNCH_FILES {
+        assert_parses(&words(&launch_text(name)), name);
+    }
+}
+
+#[test]
+fn every_launch_file_plays_to_its_end_and_every_frame_arrives() {
+    models::runtime();
+    comfy_tests::init();
+    let folder = Temp::new();
+    clip(&folder);
+    for (name, sinks) in LAUNCH_FILES {
+        let text = substitute(&launch_text(name), &folder);
+        let pipeline = parse_words(&words(&text)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let frames = if *name == "leaky-live" { LONG } else { FRAMES };
+        assert!(
+            bound(&pipeline, frames),
+            "{name} has a source that the table does not know"
+        );
+        let taps: BTreeMap<&str, Tap> = sinks
+            .iter()
+            .filter_map(|(sink, _)| Some((*sink, Tap::on(&pipeline.by_name(sink)?.static_pad("sink")?))))
+            .collect();
+        let ended = play_to_end(&pipeline);
+        assert_clean(&ended, name);
+        // What a leaky buffer drops it counts.
+        let dropped: u64 = pipeline
+            .iterate_recurse()
+            .into_iter()
+            .flatten()
+            .filter(|element| element.find_property("leaky").is_some() && element.find_property("stats").is_some())
+            .map(|buffer| bench::stat::<u64>(&buffer, "dropped-overrun") + bench::stat::<u64>(&buffer, "dropped-late"))
+            .sum();
+        pipeline::go(&pipeline, gst::State::Null);
+        match *name {
+            "leaky-live" => assert!(dropped > 0, "{name} is to show drops"),
+            "camera" => (),
+            _ => assert_eq!(dropped, 0, "{name}"),
+        }
+        for (sink, frames) in *sinks {
+            let seen = match taps.get(sink) {
+                Some(tap) => tap.frames().len(),
+                None => {
+                    let (frames, sound) = decoded(&folder.path().join(sink));
+                    assert_eq!(sound, *name == "file-in-file-out", "{name}: sound");
+                    frames
+                }
+            };
+            assert_eq!(seen as u64 + dropped, *frames as u64, "{name}, {sink}");
+        }
+    }
+}
+
+#[test]
+fn live_launch_file_shows_every_frame_in_time() {
+    let pipeline = parse_words(&words(&launch_text("live"))).expect("it parses");
+    assert!(bound(&pipeline, FRAMES));
+    let ended = play_to_end(&pipeline);
+    assert_clean(&ended, "live");
+    let stats: gst::Structure = pipeline.by_name("screen").unwrap().property("stats");
+    pipeline::go(&pipeline, gst::State::Null);
+    assert_eq!(stats.get::<u64>("rendered").unwrap(), FRAMES as u64, "{stats}");
+    assert_eq!(stats.get::<u64>("dropped").unwrap(), 0, "{stats}");
+}
+
+#[test]
+fn seek_loop_launch_file_loops_without_a_gap() {
+    const LOOP: u64 = 10;
+    let pipeline = parse_words(&words(
+        &launch_text("seek-loop").replace("num-buffers=30", "name=source"),
+    ))
+    .expect("it parses");
+    let screen = pipeline.by_name("screen").unwrap().static_pad("sink").unwrap();
+    let tap = Tap::on(&screen);
+    let seek = |flags| {
+        let end = gst::ClockTime::SECOND * LOOP / 30;
+        let seek = pipeline.seek(
+            1.0,
+            flags,
+            gst::SeekType::Set,
+            gst::ClockTime::ZERO,
+            gst::SeekType::Set,
+            end,
+        );
+        seek.expect("the seek is accepted");
+    };
+    pipeline::go(&pipeline, gst::State::Paused);
+    tap.clear();
+    seek(gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT);
+    pipeline::go(&pipeline, gst::State::Playing);
+    let bus = pipeline.bus().unwrap();
+    for turn in 0..5 {
+        let what = format!("the end of turn {turn}");
+        pipeline::wait_message(&bus, &what, |message| message.type_() == gst::MessageType::SegmentDone);
+        seek(if turn < 4 {
+            gst::SeekFlags::SEGMENT
+        } else {
+            gst::SeekFlags::empty()
+        });
+    }
+    pipeline::wait_message(&bus, "EOS", |message| message.type_() == gst::MessageType::Eos);
+    let seen = tap.seen();
+    let flushed = seen
+        .iter()
+        .rposition(|s| s.event().is_some_and(|e| e.type_() == gst::EventType::FlushStop));
+    // Running times go on without a gap over all turns, because every segment starts where the last one ended.
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    let mut times = Vec::new();
+    for seen in &seen[flushed.expect("the first seek flushes")..] {
+        if let Some(gst::EventView::Segment(event)) = seen.event().map(|event| event.view()) {
+            segment = event.segment().clone().downcast().expect("time");
+        }
+        if let Some(frame) = seen.frame() {
+            times.push(segment.to_running_time(frame.pts()).expect("inside"));
+        }
+    }
+    assert_eq!(times.len() as u64, 6 * LOOP);
+    for (before, after) in times.iter().zip(&times[1..]) {
+        let step = *after - *before;
+        assert!(step.mseconds() == 33, "{before} and {after}");
+    }
+    pipeline::go(&pipeline, gst::State::Null);
+}
+
+// --- documents ----------------------------------------------------------------------------------------------
+
+/// Files in which pipelines may be written down.
+fn documents() -> Vec<PathBuf> {
+    let root = models::root();
+    let mut files = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    let folder = |path: PathBuf| {
+        std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+    };
+    files.extend(folder(root.join("docs")).filter(|path| path.extension().is_some_and(|e| e == "md")));
+    for plugin in folder(root.join("elements")) {
+        files.extend(folder(plugin.join("src")).map(|path| path.join("mod.rs")));
+    }
+    files.retain(|path| path.is_file());
+    files.sort();
+    files
+}
+
+/// The gst-launch commands of a document, with continued lines joined and without `gst-launch-1.0` and its options.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("//!").unwrap_or(line).trim()
+    });
+    let mut commands = Vec::new();
+    let mut open: Option<String> = None;
+    for line in lines {
+        let start = line.strip_prefix("$ ").unwrap_or(line).starts_with("gst-launch-1.0 ");
+        let Some(line) = open
+            .take()
+            .map(|before| before + line)
+            .or_else(|| start.then(|| line.to_owned()))
+        else {
+            continue;
+        };
+        match line.strip_suffix('\\') {
+            Some(more) => open = Some(more.to_owned()),
+            None => commands.push(line.strip_prefix("$ ").unwrap_or(&line).to_owned()),
+        }
+    }
+    let words = |command: &String| {
+        let words = glib::shell_parse_argv(command).unwrap_or_else(|error| panic!("{command}: {error}"));
+        let words = words.into_iter().map(|word| word.into_string().expect("UTF-8"));
+        words.skip(1).skip_while(|word| word.starts_with('-')).collect()
+    };
+    commands
+        .iter()
+        .filter(|command| !command.contains("$("))
+        .map(words)
+        .collect()
+}
+
+#[test]
+fn commands_of_documents_are_found() {
+    let text = "//! ```text\n//! gst-launch-1.0 -e videotestsrc ! 'video/x-raw, width=64' \\\n//!   ! fakesink\n//! ```\n\
+                prose about gst-launch-1.0 strings\n\n    $ gst-launch-1.0 fakesrc ! fakesink\n";
+    let found = commands(text);
+    assert_eq!(
+        found[0],
+        ["videotestsrc", "!", "video/x-raw, width=64", "!", "fakesink"]
+    );
+    assert_eq!(found[1], ["fakesrc", "!", "fakesink"]);
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn every_element_shows_a_pipeline() {
+    for file in documents().iter().filter(|path| path.ends_with("mod.rs")) {
+        let text = std::fs::read_to_string(file).expect("readable");
+        if text.contains("//! SECTION: ") {
+            assert!(!commands(&text).is_empty(), "{} shows no pipeline", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_pipeline_in_a_document_parses_and_plays() {
+    models::runtime();
+    comfy_tests::init();
+    let folder = Temp::new();
+    clip(&folder);
+    let mut played = 0;
+    for file in documents() {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        for command in commands(&text) {
+            let from = file.display().to_string();
+            assert_parses(&command, &from);
+            let command: Vec<String> = command.iter().map(|word| substitute(word, &folder)).collect();
+            let Ok(pipeline) = parse_words(&command) else { continue };
+            if bound(&pipeline, FRAMES) {
+                assert_clean(&run(&pipeline), &format!("{from}: {}", command.join(" ")));
+                played += 1;
+            }
+        }
+    }
+    assert!(played >= 4, "the four elements' own, at least");
+}

@@ -42,7 +42,12 @@ pub fn play(pipeline: &gst::Pipeline, mut look: impl FnMut(&gst::Message)) -> Re
             gst::MessageView::Eos(_) => break Ok(()),
             gst::MessageView::Error(error) => {
                 let from = error.src().map(|src| src.path_string()).unwrap_or_default();
-                break Err(anyhow::anyhow!("{from}: {}", error.error()));
+                // Some elements say what matters in the second text alone.
+                break Err(anyhow::anyhow!(
+                    "{from}: {} ({})",
+                    error.error(),
+                    error.debug().unwrap_or_default()
+                ));
             }
             gst::MessageView::Latency(_) => pipeline.recalculate_latency()?,
             _ => (),

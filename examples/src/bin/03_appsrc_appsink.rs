@@ -5,6 +5,9 @@
 //!
 //! `03_appsrc_appsink [MODEL]`
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::{Context, Result, ensure};
 use gst::prelude::*;
 
@@ -39,13 +42,34 @@ fn main() -> Result<()> {
     let chain = [source.upcast_ref(), &batch, &infer, &unbatch, sink.upcast_ref()];
     pipeline.add_many(chain)?;
     gst::Element::link_many(chain)?;
-    pipeline.set_state(gst::State::Playing)?;
 
-    // From a thread of its own: appsrc waits for room, and room comes when results are taken.
-    let pusher = std::thread::spawn(move || -> Result<()> {
+    let results = Arc::new(AtomicU64::new(0));
+    let count = results.clone();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let order = count.fetch_add(1, Ordering::SeqCst);
+                match sample
+                    .buffer()
+                    .context("a sample with a frame")
+                    .and_then(|frame| tell(frame, order))
+                {
+                    Ok(()) => Ok(gst::FlowSuccess::Ok),
+                    Err(error) => {
+                        gst::element_error!(sink, gst::StreamError::Failed, ["{error}"]);
+                        Err(gst::FlowError::Error)
+                    }
+                }
+            })
+            .build(),
+    );
+
+    // From a thread of its own, which waits for room. When the pipeline stops, it is refused and ends.
+    let pusher = std::thread::spawn(move || -> Result<(), gst::FlowError> {
         for number in 0..FRAMES {
             let mut buffer = gst::Buffer::from_mut_slice(vec![number as u8; info.size()]);
-            let frame = buffer.get_mut().context("a new buffer is ours alone")?;
+            let frame = buffer.get_mut().expect("a new buffer is ours alone");
             frame.set_pts(number * 40 * gst::ClockTime::MSECOND);
             frame.set_duration(40 * gst::ClockTime::MSECOND);
             frame.set_offset(number);
@@ -54,28 +78,21 @@ fn main() -> Result<()> {
         source.end_of_stream()?;
         Ok(())
     });
-
-    let mut back = 0;
-    while let Ok(sample) = sink.pull_sample() {
-        let frame = sample.buffer().context("a sample with a frame")?;
-        let pixel = frame.map_readable()?[0];
-        println!(
-            "frame {} at {}: {pixel}",
-            frame.offset(),
-            frame.pts().context("a time")?
-        );
-        ensure!(frame.offset() == back, "frames come back in order");
-        back += 1;
-    }
-    // No more samples: the end, or an error, which the bus tells.
-    let bus = pipeline.bus().context("pipelines have a bus")?;
-    let error = bus.pop_filtered(&[gst::MessageType::Error]);
-    pipeline.set_state(gst::State::Null)?;
-    if let Some(gst::MessageView::Error(error)) = error.as_ref().map(|message| message.view()) {
-        anyhow::bail!("{}", error.error());
-    }
+    comfy_examples::play(&pipeline, |_| ())?;
     pusher.join().expect("the thread does not panic")?;
+    let back = results.load(Ordering::SeqCst);
     ensure!(back == FRAMES, "{back} of {FRAMES} frames came back");
     println!("all {FRAMES} frames came back in order");
+    Ok(())
+}
+
+fn tell(frame: &gst::BufferRef, order: u64) -> Result<()> {
+    let pixel = frame.map_readable()?[0];
+    println!(
+        "frame {} at {}: {pixel}",
+        frame.offset(),
+        frame.pts().context("a time")?
+    );
+    ensure!(frame.offset() == order, "frames come back in order");
     Ok(())
 }

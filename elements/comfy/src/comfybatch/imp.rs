@@ -384,12 +384,22 @@ impl ComfyBatch {
 
         let mut state = self.state.lock();
         let restart = event.type_() == gst::EventType::StreamStart && state.restart(stream);
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            let last = state.end_early(stream);
+            drop(state);
+            if last {
+                self.srcpad.push_event(event);
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
         state.admits(stream)?;
         let mut relatency = false;
         let cut = match event.view() {
             EventView::Caps(caps) => {
                 // The caps themselves travel as the container's; a change closes the batch (another group).
                 relatency = state.set_caps(stream, caps.caps_owned());
+                // Events may wait for the first caps.
+                self.added.wake();
                 drop(state);
                 if relatency {
                     self.post_latency();
@@ -642,6 +652,9 @@ impl ComfyBatch {
     }
 
     fn start_task(&self) {
+        if self.srcpad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
@@ -687,7 +700,9 @@ impl ComfyBatch {
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {
-            self.srcpad.push_event(event);
+            if !self.srcpad.push_event(event) {
+                self.state.lock().forget_prelude();
+            }
         }
         let flow = match out {
             Out::Batch {

@@ -405,13 +405,18 @@ impl State {
         if stream.flushing || stream.closed {
             return Err(gst::FlowError::Flushing);
         }
-        // The element's EOS is not a stream's: one that starts anew clears it.
         match self.flow {
-            Err(gst::FlowError::Eos) if !stream.eos => Ok(()),
-            Err(error) => Err(error),
             Ok(_) if stream.eos => Err(gst::FlowError::Eos),
-            Ok(_) => Ok(()),
+            flow => flow.map(drop),
         }
+    }
+
+    /// EOS of a stream when downstream wants no more frames: true when it is to be passed on, as the last of all.
+    pub(super) fn end_early(&mut self, stream: u32) -> bool {
+        self.set_eos(stream);
+        let last = !self.eos_sent && self.streams.values().all(|s| s.eos);
+        self.eos_sent |= last;
+        last
     }
 
     /// Group, running time and number of an arriving frame.
@@ -661,10 +666,14 @@ impl State {
 
     /// The next thing to push.
     pub(super) fn take(&mut self) -> Option<Out> {
+        let all_eos = !self.streams.is_empty() && self.streams.values().all(|s| s.eos);
+        // A segment follows caps. Events alone wait for the first caps, unless none will come.
+        if self.sent_caps.is_none() && self.any_group().is_none() && !all_eos {
+            return None;
+        }
         if let Some(out) = self.ready.pop_front() {
             return Some(out);
         }
-        let all_eos = !self.streams.is_empty() && self.streams.values().all(|s| s.eos);
         if all_eos && !self.eos_sent && self.batcher.is_empty() {
             self.eos_sent = true;
             return Some(Out::Eos(gst::event::Eos::new()));
@@ -672,17 +681,24 @@ impl State {
         None
     }
 
+    /// The caps of some stream that has any.
+    fn any_group(&self) -> Option<u64> {
+        self.streams.values().find(|s| s.caps.is_some()).map(|s| s.group)
+    }
+
     /// Events that have to go before it: the container's own stream-start, caps and segment.
     pub(super) fn prelude(&mut self, out: &Out) -> [Option<gst::Event>; 3] {
-        let Out::Batch { group, .. } = out else {
+        let Out::Batch { group, batch, .. } = out else {
             return [None, None, None];
         };
+        let group = group.or_else(|| self.any_group().filter(|_| self.sent_caps.is_none()));
         let start = (!self.started).then(|| {
             gst::event::StreamStart::builder("comfy-batch")
                 .group_id(gst::GroupId::next())
                 .build()
         });
-        let size = self.size();
+        // As it was formed: the size asked for may be another by now.
+        let size = batch.capacity.max(batch.frames.len());
         let anew = group.filter(|group| self.sent_caps != Some((*group, size)));
         let caps = anew
             .and_then(|group| self.groups.iter().find(|(g, _)| *g == group))
@@ -695,6 +711,11 @@ impl State {
             (!self.segment_sent).then(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
         (self.started, self.segment_sent) = (true, true);
         [start, caps, segment]
+    }
+
+    /// What was to go before a batch did not get through: it goes before the next one.
+    pub(super) fn forget_prelude(&mut self) {
+        (self.started, self.segment_sent, self.sent_caps) = (false, false, None);
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Leaky;
+use super::{Leaky, report};
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
 use crate::stream;
@@ -96,6 +96,8 @@ struct State {
     barriers_set: u64,
     barriers_passed: u64,
     announced: Option<Burst>,
+    /// Events that a flush overtook while they were being pushed.
+    lost: Vec<gst::Event>,
     /// Frame duration that the last LATENCY answer stood on.
     latency_for: Option<Duration>,
 }
@@ -111,6 +113,7 @@ impl State {
             barriers_set: 0,
             barriers_passed: 0,
             announced: None,
+            lost: Vec::new(),
             latency_for: None,
         }
     }
@@ -132,7 +135,8 @@ impl State {
             Item::Event(event) => Some(event),
             Item::Frame(_) | Item::Barrier => None,
         };
-        let dropped = self.buffer.flush().filter_map(event).collect();
+        let lost = std::mem::take(&mut self.lost);
+        let dropped = lost.into_iter().chain(self.buffer.flush().filter_map(event)).collect();
         self.segment = gst::FormattedSegment::new();
         self.eos = false;
         self.barriers_passed = self.barriers_set;
@@ -278,7 +282,7 @@ impl ObjectImpl for ComfyFlightBuffer {
             PROP_MAX_BATCHES => settings.max_batches.to_value(),
             PROP_LEAKY => settings.leaky.to_value(),
             PROP_REBUFFER => settings.rebuffer.to_value(),
-            PROP_STATS => self.stats().to_value(),
+            PROP_STATS => report::stats(&self.state.lock().buffer).to_value(),
             name => unreachable!("no property {name}"),
         }
     }
@@ -420,10 +424,10 @@ impl ComfyFlightBuffer {
         match event.view() {
             EventView::StreamStart(_) if state.eos => {
                 state.eos = false;
-                if state.flow == Err(gst::FlowError::Eos) {
+                restart = state.flow == Err(gst::FlowError::Eos);
+                if restart {
                     state.flow = Ok(gst::FlowSuccess::Ok);
                 }
-                restart = true;
             }
             EventView::Caps(caps) => {
                 let rate = caps
@@ -444,6 +448,13 @@ impl ComfyFlightBuffer {
             _ => (),
         }
         let is_eos = matches!(event.view(), EventView::Eos(_));
+        if is_eos && state.flow == Err(gst::FlowError::Eos) {
+            // Downstream wants no more frames, and still waits for the end itself.
+            state.eos = true;
+            drop(state);
+            self.srcpad.push_event(event);
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let mut item = Item::Event(event);
         loop {
             if state.eos {
@@ -565,6 +576,9 @@ impl ComfyFlightBuffer {
     }
 
     fn start_task(&self) {
+        if self.srcpad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();
@@ -654,7 +668,13 @@ impl ComfyFlightBuffer {
             }
             // Also EOS: upstream is refused by its own flag, and a stream-start may stand behind it already.
             Item::Event(event) => {
-                self.srcpad.push_event(event);
+                if !self.srcpad.push_event(event.clone()) {
+                    // Flushing, as a rule. Where downstream refused it for good there is no flush to repeat it after.
+                    let mut state = self.state.lock();
+                    if state.flow.is_err() {
+                        state.lost.push(event);
+                    }
+                }
                 return;
             }
             Item::Barrier => return,
@@ -748,45 +768,10 @@ impl ComfyFlightBuffer {
     }
 
     fn tell(&self, change: Change, stats: &flight::Stats) {
-        let builder = gst::Structure::builder("comfyflightbuffer")
-            .field("fill", stats.fill as u32)
-            .field("capacity", stats.capacity as u32)
-            .field("threshold", stats.threshold_frames as u32);
-        let builder = match change {
-            Change::Filling { expected, .. } => {
-                let start = expected.and_then(|d| gst::ClockTime::try_from(d).ok());
-                builder.field("state", "filling").field_if_some("expected-start", start)
-            }
-            Change::Running => builder.field("state", "running"),
-            Change::Underrun => builder.field("state", "underrun"),
-            Change::Overrun { dropped } => builder.field("state", "overrun").field("dropped", dropped),
-        };
         gst::info!(CAT, imp = self, "{change:?} at fill {}", stats.fill);
         let obj = self.obj();
-        let _ = obj.post_message(gst::message::Element::builder(builder.build()).src(&*obj).build());
-    }
-
-    fn stats(&self) -> gst::Structure {
-        let state = self.state.lock();
-        let stats = state.buffer.stats();
-        let name = match state.buffer.state() {
-            flight::State::Filling => "filling",
-            flight::State::Running => "running",
-            flight::State::Underrun => "underrun",
-        };
-        gst::Structure::builder("stats")
-            .field("state", name)
-            .field("fill", stats.fill as u32)
-            .field("peak-fill", stats.peak_fill as u32)
-            .field("capacity", stats.capacity as u32)
-            .field("threshold", stats.threshold_frames as u32)
-            .field("frames-in", stats.frames_in)
-            .field("frames-out", stats.frames_out)
-            .field("dropped-overrun", stats.dropped_overrun)
-            .field("dropped-late", stats.dropped_late)
-            .field("underruns", stats.underruns)
-            .field("overruns", stats.overruns)
-            .build()
+        let message = gst::message::Element::builder(report::change(&change, stats));
+        let _ = obj.post_message(message.src(&*obj).build());
     }
 }
 

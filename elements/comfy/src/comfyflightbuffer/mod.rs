@@ -21,6 +21,7 @@
 use gst::prelude::*;
 
 mod imp;
+mod report;
 
 glib::wrapper! {
     /// The element.

@@ -62,8 +62,9 @@ impl ObjectSubclass for ComfyInfer {
             .chain_function(|_pad, parent, buffer| {
                 Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.chain(buffer))
             })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            // With a flow return: while this element stops, a plain refusal would be an error to upstream.
+            .event_full_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.sink_event(pad, event))
             })
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
@@ -280,21 +281,26 @@ impl ComfyInfer {
         Ok(())
     }
 
-    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> Result<gst::FlowSuccess, gst::FlowError> {
         use gst::EventView;
         match event.view() {
             EventView::FlushStart(_) => {
                 self.stop();
                 self.srcpad.push_event(event);
                 let _ = self.srcpad.pause_task();
-                return true;
+                return Ok(gst::FlowSuccess::Ok);
             }
             EventView::FlushStop(_) => {
                 self.srcpad.push_event(event);
                 self.flush_stop();
-                return true;
+                return Ok(gst::FlowSuccess::Ok);
             }
-            _ if !event.is_serialized() => return gst::Pad::event_default(pad, Some(&*self.obj()), event),
+            _ if !event.is_serialized() => {
+                return match gst::Pad::event_default(pad, Some(&*self.obj()), event) {
+                    true => Ok(gst::FlowSuccess::Ok),
+                    false => Err(gst::FlowError::Error),
+                };
+            }
             _ => (),
         }
         let mut state = self.state.lock();
@@ -307,9 +313,13 @@ impl ComfyInfer {
         while state.flow.is_ok() && state.to_run.len() >= MAX_EVENTS {
             self.room.wait(&mut state);
         }
-        if state.flow.is_err() {
-            return false;
+        if event.type_() == gst::EventType::Eos && state.flow == Err(gst::FlowError::Eos) {
+            // Downstream wants no more frames, and still waits for the end itself.
+            drop(state);
+            self.srcpad.push_event(event);
+            return Ok(gst::FlowSuccess::Ok);
         }
+        state.flow?;
         let work = match event.view() {
             EventView::Caps(caps) => {
                 state.caps_queued += 1;
@@ -319,7 +329,7 @@ impl ComfyInfer {
         };
         state.to_run.push_back(work);
         self.work.wake();
-        true
+        Ok(gst::FlowSuccess::Ok)
     }
 
     fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
@@ -469,6 +479,9 @@ impl ComfyInfer {
     }
 
     fn start_task(&self) {
+        if self.srcpad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = self.srcpad.stop_task();
         let element = self.obj().downgrade();

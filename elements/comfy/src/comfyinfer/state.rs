@@ -128,6 +128,8 @@ pub(super) struct State {
     pub(super) in_flight: usize,
     pub(super) to_run: VecDeque<Work>,
     pub(super) to_push: VecDeque<Done>,
+    /// Events that a flush overtook while they were being pushed.
+    pub(super) lost: Vec<gst::Event>,
     /// The worker and the src task have nothing in their hands.
     pub(super) worker_idle: bool,
     pub(super) task_idle: bool,
@@ -154,6 +156,7 @@ impl State {
             in_flight: 0,
             to_run: VecDeque::new(),
             to_push: VecDeque::new(),
+            lost: Vec::new(),
             worker_idle: true,
             task_idle: true,
             frame: None,
@@ -190,19 +193,21 @@ impl State {
     /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are
     /// taken in.
     pub(super) fn flush(&mut self) -> Vec<gst::Event> {
-        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        let (mut jobs, mut events) = (Vec::new(), std::mem::take(&mut self.lost));
+        // What is to be pushed stands before what is to be run.
+        let to_push = std::mem::take(&mut self.to_push);
+        for done in to_push {
+            match done {
+                Done::Ran(job) => jobs.push(job),
+                Done::Event(event) => events.push(event),
+                done @ Done::Prepared(_) => self.to_push.push_back(done),
+            }
+        }
         for work in std::mem::take(&mut self.to_run) {
             match work {
                 Work::Run(job) => jobs.push(job),
                 Work::Event(event) => events.push(event),
                 work @ (Work::Load | Work::Prepare(_)) => self.to_run.push_back(work),
-            }
-        }
-        for done in std::mem::take(&mut self.to_push) {
-            match done {
-                Done::Ran(job) => jobs.push(job),
-                Done::Event(event) => events.push(event),
-                done @ Done::Prepared(_) => self.to_push.push_back(done),
             }
         }
         jobs.iter_mut().for_each(|job| self.give_back(job));

@@ -39,7 +39,13 @@ impl ComfyInfer {
         let flow = match done {
             Done::Event(event) => {
                 // Also EOS: a stream-start may stand behind it already.
-                self.srcpad.push_event(event);
+                if !self.srcpad.push_event(event.clone()) {
+                    // Flushing, as a rule. Where downstream refused it for good there is no flush to repeat it after.
+                    let mut state = self.state.lock();
+                    if state.flow.is_err() {
+                        state.lost.push(event);
+                    }
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
             Done::Prepared(prepared) => self.renegotiate(&prepared),
@@ -65,11 +71,17 @@ impl ComfyInfer {
                 self.state.lock().output = Some(caps.clone());
                 *self.pool.lock() = outside.pool();
                 *self.outside.lock() = Some(outside);
-                self.srcpad.push_event(gst::event::Caps::new(&caps));
+                if !self.srcpad.push_event(gst::event::Caps::new(&caps)) {
+                    // Overtaken by a flush: the next batch says it again.
+                    self.srcpad.mark_reconfigure();
+                }
                 Ok(gst::FlowSuccess::Ok)
             }
             Err(Refused::Flow(flow)) => Err(flow),
-            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => Err(gst::FlowError::Flushing),
+            Err(Refused::Text(_)) if self.state.lock().flow.is_err() => {
+                self.srcpad.mark_reconfigure();
+                Err(gst::FlowError::Flushing)
+            }
             Err(Refused::Text(text)) => {
                 gst::element_imp_error!(self, gst::StreamError::Format, ("{text}"));
                 Err(gst::FlowError::NotNegotiated)

@@ -199,7 +199,13 @@ impl ComfyInfer {
         let rate = frames
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        let known = state
+            .prepared
+            .as_ref()
+            .map(|known| (known.generation, known.capacity, state.frame));
         state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
+        // Streams of different formats take turns, and their caps come with every batch.
+        let relatency = known != Some((generation, capacity, state.frame));
         state.caps_ready += 1;
         let number = state.caps_ready;
         let prepared = Arc::new(Prepared {
@@ -215,7 +221,9 @@ impl ComfyInfer {
         self.done.wake();
         self.room.wake();
         drop(state);
-        self.post_latency();
+        if relatency {
+            self.post_latency();
+        }
         Some(())
     }
 

@@ -1,6 +1,7 @@
 // Lock order: stream lock (pads), settings, state. No lock is held while calling out. `state.rs` holds what the
 // lock protects; each src pad has its own task, so that streams leave side by side.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use gst::prelude::*;
@@ -111,16 +112,7 @@ impl ObjectImpl for ComfyUnbatch {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             PROP_PACING => self.settings.lock().pacing.to_value(),
-            PROP_STATS => {
-                let state = self.state.lock();
-                gst::Structure::builder("stats")
-                    .field("batches", state.batches)
-                    .field("frames-out", state.frames_out)
-                    .field("streams", state.streams.len() as u32)
-                    .field("queued", state.streams.values().map(|s| s.frames as u32).sum::<u32>())
-                    .build()
-                    .to_value()
-            }
+            PROP_STATS => self.state.lock().stats().to_value(),
             name => unreachable!("no property {name}"),
         }
     }
@@ -206,6 +198,9 @@ impl ElementImpl for ComfyUnbatch {
                 for stream in state.streams.values_mut() {
                     *stream = Stream::new(stream.pad.clone());
                 }
+                // Whoever removes a pad already goes on with it.
+                let (going, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = rest.into_iter().partition(|(_, s)| s.going);
+                state.streams.extend(going);
                 rest.into_values().map(|s| s.pad).collect()
             };
             for pad in extra {
@@ -280,6 +275,7 @@ impl ComfyUnbatch {
                     self.add_stream(number, None);
                     state = self.state.lock();
                 }
+                Some(stream) if stream.leaving => self.removed.wait(&mut state),
                 Some(stream) if stream.void || stream.flow.is_err() => return Ok(state),
                 Some(stream) if stream.frames < bound && stream.queue.len() < bound + MAX_EVENTS => return Ok(state),
                 Some(_) => self.removed.wait(&mut state),
@@ -300,11 +296,17 @@ impl ComfyUnbatch {
             self.stream_flushed(number, reset_time);
             return Ok(self.state.lock());
         }
+        let mut state = state;
+        while state.running && state.streams.get(&number).is_some_and(|s| s.leaving) {
+            self.removed.wait(&mut state);
+        }
+        if !state.running {
+            return Err(gst::FlowError::Flushing);
+        }
         let known = state.streams.contains_key(&number);
         if word == Some(Word::Left) && !known {
             return Ok(state);
         }
-        let mut state = state;
         if !known {
             drop(state);
             self.add_stream(number, Some(&event));
@@ -322,6 +324,12 @@ impl ComfyUnbatch {
         let restarts = event.type_() == gst::EventType::StreamStart && stream.flow == Err(gst::FlowError::Eos);
         if restarts {
             stream.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        if event.type_() == gst::EventType::Eos && stream.ends_early() {
+            let pad = stream.pad.clone();
+            drop(state);
+            pad.push_event(event);
+            return Ok(self.state.lock());
         }
         if stream.void || stream.flow.is_err() {
             // A stream that ended still leaves.
@@ -376,7 +384,7 @@ impl ComfyUnbatch {
                 }
                 let mut state = self.state.lock();
                 state.running = true;
-                for stream in state.streams.values_mut() {
+                for stream in state.streams.values_mut().filter(|s| !s.going) {
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
                     stream.segment = gst::FormattedSegment::new();
                 }
@@ -394,15 +402,25 @@ impl ComfyUnbatch {
                 _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
             },
             EventView::Caps(caps) => {
-                self.state.lock().set_caps(caps.caps());
-                self.post_latency();
+                if self.state.lock().set_caps(caps.caps()) {
+                    self.post_latency();
+                }
                 true
             }
             EventView::Eos(_) => {
+                let mut early = Vec::new();
                 let mut state = self.state.lock();
                 for stream in state.streams.values_mut().filter(|s| !s.eos) {
-                    stream.push(Item::Event(event.clone()));
-                    stream.added.wake();
+                    if stream.ends_early() {
+                        early.push(stream.pad.clone());
+                    } else {
+                        stream.push(Item::Event(event.clone()));
+                        stream.added.wake();
+                    }
+                }
+                drop(state);
+                for pad in early {
+                    pad.push_event(event.clone());
                 }
                 true
             }
@@ -529,7 +547,9 @@ impl ComfyUnbatch {
     }
 
     fn pads(&self) -> Vec<ComfyStreamPad> {
-        self.state.lock().streams.values().map(|s| s.pad.clone()).collect()
+        let state = self.state.lock();
+        let staying = state.streams.values().filter(|s| !s.going);
+        staying.map(|s| s.pad.clone()).collect()
     }
 
     /// A new stream's pad; it has its stream-start and caps when others first see it.
@@ -579,13 +599,19 @@ impl ComfyUnbatch {
             if number == 0 {
                 // Stays for a stream that comes later.
                 if let Some(stream) = state.streams.get_mut(&0) {
-                    stream.caps = 0;
+                    (stream.caps, stream.leaving) = (0, false);
                     stream.queue.clear();
                     stream.frames = 0;
                 }
+                self.removed.wake();
                 return;
             }
-            state.streams.remove(&number).map(|s| s.pad)
+            let stream = state.streams.get_mut(&number).filter(|s| !s.going);
+            stream.map(|stream| {
+                (stream.leaving, stream.going) = (true, true);
+                stream.flush();
+                stream.pad.clone()
+            })
         };
         self.removed.wake();
         if let Some(pad) = pad {
@@ -593,6 +619,9 @@ impl ComfyUnbatch {
             self.obj().call_async(move |element| {
                 let _ = pad.set_active(false);
                 let _ = element.remove_pad(&pad);
+                let imp = element.imp();
+                imp.state.lock().streams.remove(&number);
+                imp.removed.wake();
             });
         }
     }
@@ -600,7 +629,7 @@ impl ComfyUnbatch {
     fn stream_flushing(&self, number: u32) {
         let (pad, dropped) = {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else {
+            let Some(stream) = state.streams.get_mut(&number).filter(|s| !s.leaving) else {
                 return;
             };
             stream.void = true;
@@ -619,7 +648,7 @@ impl ComfyUnbatch {
             .lock()
             .streams
             .get(&number)
-            .filter(|s| s.void)
+            .filter(|s| s.void && !s.leaving)
             .map(|s| s.pad.clone())
         else {
             return;
@@ -641,7 +670,7 @@ impl ComfyUnbatch {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
         if active {
-            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()) {
+            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()).filter(|s| !s.going) {
                 stream.flow = Ok(gst::FlowSuccess::Ok);
             }
             self.start_task(pad);
@@ -663,6 +692,9 @@ impl ComfyUnbatch {
     }
 
     fn start_task(&self, pad: &ComfyStreamPad) {
+        if pad.task_state() == gst::TaskState::Started {
+            return;
+        }
         // Starting one that is only paused would keep its function and lose the new one.
         let _ = pad.stop_task();
         let element = self.obj().downgrade();

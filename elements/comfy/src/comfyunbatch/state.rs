@@ -33,6 +33,10 @@ pub(super) struct Stream {
     /// What comes is void until its flush ends.
     pub(super) void: bool,
     pub(super) eos: bool,
+    /// It has left: whoever has its number next waits until it is gone.
+    pub(super) leaving: bool,
+    /// Its pad is being removed.
+    pub(super) going: bool,
     /// For pacing.
     pub(super) segment: gst::FormattedSegment<gst::ClockTime>,
 }
@@ -49,11 +53,14 @@ impl Stream {
             caps: 0,
             void: false,
             eos: false,
+            leaving: false,
+            going: false,
             segment: gst::FormattedSegment::new(),
         }
     }
 
-    /// Drops what waits, and answers the events among it; the pad's task stops at its next look.
+    /// Drops what waits, though not that it leaves, and answers the events among it; the pad's task stops at its next
+    /// look.
     pub(super) fn flush(&mut self) -> Vec<gst::Event> {
         self.flow = Err(gst::FlowError::Flushing);
         let event = |item| match item {
@@ -61,7 +68,12 @@ impl Stream {
             Item::Frame(_) | Item::Remove => None,
         };
         let dropped = self.queue.drain(..).filter_map(event).collect();
+        if self.leaving {
+            self.queue.push_back(Item::Remove);
+        }
         self.frames = 0;
+        // They may be among what was dropped.
+        self.caps = 0;
         self.added.wake();
         dropped
     }
@@ -74,9 +86,17 @@ impl Stream {
                 gst::EventView::StreamStart(_) => self.eos = false,
                 _ => (),
             },
-            Item::Remove => (),
+            Item::Remove => self.leaving = true,
         }
         self.queue.push_back(item);
+    }
+
+    /// EOS of a stream whose downstream wants no more frames: its task is paused, and downstream still waits for the end
+    /// itself. True when the caller is to push it.
+    pub(super) fn ends_early(&mut self) -> bool {
+        let early = !self.eos && self.flow == Err(gst::FlowError::Eos);
+        self.eos |= early;
+        early
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {
@@ -124,7 +144,9 @@ impl State {
         }
     }
 
-    pub(super) fn set_caps(&mut self, batch: &gst::CapsRef) {
+    /// True when the LATENCY answer changes.
+    pub(super) fn set_caps(&mut self, batch: &gst::CapsRef) -> bool {
+        let before = (self.bound, self.frame);
         let frames = batchcaps::of_batches(batch);
         let size = batchcaps::capacity(batch).unwrap_or(1);
         self.bound = 2 * size;
@@ -137,6 +159,7 @@ impl State {
             self.caps = Some(frames);
             self.caps_number += 1;
         }
+        before != (self.bound, self.frame)
     }
 
     /// Caps that a stream does not have yet; it counts as having them from now on.
@@ -154,7 +177,7 @@ impl State {
             return Err(gst::FlowError::Flushing);
         }
         let mut all: Option<gst::FlowError> = None;
-        for stream in self.streams.values() {
+        for stream in self.streams.values().filter(|s| !s.leaving) {
             match stream.flow {
                 Err(error @ (gst::FlowError::NotLinked | gst::FlowError::Eos | gst::FlowError::Flushing)) => {
                     // Not linked weighs least: a pad nobody wants does not keep the others from ending.
@@ -168,6 +191,15 @@ impl State {
             }
         }
         all.map_or(Ok(gst::FlowSuccess::Ok), Err)
+    }
+
+    pub(super) fn stats(&self) -> gst::Structure {
+        gst::Structure::builder("stats")
+            .field("batches", self.batches)
+            .field("frames-out", self.frames_out)
+            .field("streams", self.streams.len() as u32)
+            .field("queued", self.streams.values().map(|s| s.frames as u32).sum::<u32>())
+            .build()
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -1,0 +1,172 @@
+//! Which way the arrows point, and other promises about the tree that a compiler does not keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use comfy_tests::models::root;
+
+/// Longest source file that needs no explanation.
+const LINES: usize = 800;
+
+/// The platform that tests run on: what others need may not have been fetched.
+fn host() -> String {
+    let output = Command::new("rustc").arg("-vV").output().expect("rustc is there");
+    let text = String::from_utf8(output.stdout).expect("rustc writes UTF-8");
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc says which host it is for").to_owned()
+}
+
+/// For each package all packages that its build needs, tests left out.
+fn needs() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--offline",
+            "--locked",
+            "--filter-platform",
+        ])
+        .arg(host())
+        .current_dir(root())
+        .output()
+        .expect("cargo is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
+    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+    let names: BTreeMap<String, String> = list(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), text(&package["name"])))
+        .collect();
+    let direct: BTreeMap<String, Vec<String>> = list(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| {
+            let deps = list(&node["deps"]);
+            let built = deps
+                .iter()
+                .filter(|dep| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null()));
+            (text(&node["id"]), built.map(|dep| text(&dep["pkg"])).collect())
+        })
+        .collect();
+    let ours = list(&metadata["workspace_members"]);
+    let closure = ours.iter().map(|id| {
+        let (mut seen, mut open) = (BTreeSet::new(), direct[&text(id)].clone());
+        while let Some(next) = open.pop() {
+            if seen.insert(next.clone()) {
+                open.extend(direct[&next].iter().cloned());
+            }
+        }
+        (
+            names[&text(id)].clone(),
+            seen.iter().map(|id| names[id].clone()).collect(),
+        )
+    });
+    closure.collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let needs = needs();
+    let forbidden: [(&str, &[&str]); 4] = [
+        (
+            "comfy-core",
+            &[
+                "gstreamer",
+                "gstreamer-sys",
+                "glib",
+                "glib-sys",
+                "parking_lot",
+                "clap",
+                "gst-plugin-comfy",
+            ],
+        ),
+        (
+            "gst-plugin-comfy",
+            &["comfy-pipelines", "comfystream", "clap", "anyhow"],
+        ),
+        ("comfy-pipelines", &["comfystream", "clap"]),
+        ("comfystream", &[]),
+    ];
+    for (package, others) in forbidden {
+        let found = needs
+            .get(package)
+            .unwrap_or_else(|| panic!("{package} is in the workspace"));
+        for other in others.iter().chain(&["comfy-tests", "comfy-examples"]) {
+            assert!(
+                !found.contains(*other),
+                "{package} depends on {other}: that arrow runs back"
+            );
+        }
+    }
+    // Nobody needs the services, the tests or the examples.
+    for (package, found) in &needs {
+        for leaf in ["comfystream", "comfy-tests", "comfy-examples"] {
+            assert!(!found.contains(leaf) || package == leaf, "{package} depends on {leaf}");
+        }
+    }
+}
+
+/// Rust sources of the repository, with paths as git would show them.
+fn sources() -> Vec<(String, String)> {
+    let (mut found, mut folders) = (Vec::new(), vec![root()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder can be read") {
+            let path: PathBuf = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let built = name.starts_with('.') || name == "target" || path.join("CACHEDIR.TAG").exists();
+            if path.is_dir() && !built {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let shown = path.strip_prefix(root()).expect("below the root").display().to_string();
+                found.push((shown, std::fs::read_to_string(&path).expect("UTF-8")));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn long_files_are_explained_in_the_architecture() {
+    let explained = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap_or_default();
+    let long = sources()
+        .into_iter()
+        .filter(|(path, text)| text.lines().count() > LINES && !explained.contains(path));
+    let long: Vec<String> = long
+        .map(|(path, text)| format!("{path}: {}", text.lines().count()))
+        .collect();
+    assert!(
+        long.is_empty(),
+        "longer than {LINES} lines and not named in ARCHITECTURE.md: {long:?}. Something in there is a part of its own"
+    );
+}
+
+#[test]
+fn no_test_is_switched_off_and_nothing_sleeps() {
+    // In pieces, so that this file does not find itself.
+    let (ignored, sleep) = (concat!("#[", "ignore"), concat!("thread::", "sleep"));
+    for (path, text) in sources() {
+        assert!(
+            !text.contains(ignored),
+            "{path}: a test that does not run proves nothing"
+        );
+        if Path::new(&path).starts_with("tests") || Path::new(&path).starts_with("elements") {
+            assert!(!text.contains(sleep), "{path}: wait for the event itself");
+        }
+    }
+}
+
+#[test]
+fn sample_models_have_manifests() {
+    for entry in std::fs::read_dir(root().join("models")).expect("models/") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "onnx") {
+            assert!(
+                path.with_extension("toml").is_file(),
+                "{} has no manifest",
+                path.display()
+            );
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What the elements say about themselves, compared with `snapshots/inspect.txt`. A change there is a change of the
+//! interface: look at it, then run with `COMFY_UPDATE_SNAPSHOTS=1`.
+
+use std::fmt::Write;
+
+use comfy_tests::models::root;
+use gst::prelude::*;
+
+const ELEMENTS: [&str; 4] = ["comfyflightbuffer", "comfybatch", "comfyinfer", "comfyunbatch"];
+
+fn factory(name: &str) -> gst::ElementFactory {
+    comfy_tests::init();
+    gst::ElementFactory::find(name).unwrap_or_else(|| panic!("{name} is registered"))
+}
+
+/// Properties of the element itself, not of its base classes.
+fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
+    let own = element.type_();
+    element
+        .list_properties()
+        .iter()
+        .filter(|p| p.owner_type() == own)
+        .cloned()
+        .collect()
+}
+
+/// In which states a property may be written.
+fn window(property: &glib::ParamSpec) -> &'static str {
+    let flags = property.flags();
+    if !flags.contains(glib::ParamFlags::WRITABLE) {
+        "read only"
+    } else if flags.contains(glib::ParamFlags::CONSTRUCT_ONLY) {
+        "at construction"
+    } else if flags.contains(gst::PARAM_FLAG_MUTABLE_PLAYING) {
+        "in PLAYING and below"
+    } else if flags.contains(gst::PARAM_FLAG_MUTABLE_PAUSED) {
+        "in PAUSED and below"
+    } else if flags.contains(gst::PARAM_FLAG_MUTABLE_READY) {
+        "in READY and below"
+    } else {
+        "NOT DECLARED"
+    }
+}
+
+fn range(property: &glib::ParamSpec) -> String {
+    if let Some(p) = property.downcast_ref::<glib::ParamSpecUInt>() {
+        return format!(" {} to {}", p.minimum(), p.maximum());
+    }
+    if let Some(p) = property.downcast_ref::<glib::ParamSpecUInt64>() {
+        return format!(" {} to {}", p.minimum(), p.maximum());
+    }
+    if let Some(p) = property.downcast_ref::<glib::ParamSpecEnum>() {
+        let class = p.enum_class();
+        let lines = class
+            .values()
+            .iter()
+            .map(|v| format!("\n            {} = {}: {}", v.value(), v.nick(), v.name()));
+        return lines.collect();
+    }
+    String::new()
+}
+
+fn text(value: &glib::Value) -> String {
+    // GStreamer complains about serializing a structure that is not there.
+    if let Ok(None) = value.get::<Option<gst::Structure>>() {
+        return "none".into();
+    }
+    value
+        .serialize()
+        .map_or_else(|_| "none".into(), |text| text.to_string())
+}
+
+fn describe(name: &str) -> String {
+    let factory = factory(name);
+    let element = factory.create().build().expect("it can be made");
+    let mut out = String::new();
+    let meta = |key| factory.metadata(key).unwrap_or("NONE").to_owned();
+    writeln!(out, "{name}").unwrap();
+    for key in [
+        gst::ELEMENT_METADATA_LONGNAME,
+        gst::ELEMENT_METADATA_KLASS,
+        gst::ELEMENT_METADATA_DESCRIPTION,
+    ] {
+        writeln!(out, "    {key}: {}", meta(key)).unwrap();
+    }
+    writeln!(out, "    rank: {:?}", factory.rank()).unwrap();
+    for template in factory.static_pad_templates() {
+        let (name, direction, presence) = (template.name_template(), template.direction(), template.presence());
+        writeln!(out, "    pad {name}: {direction:?}, {presence:?}").unwrap();
+        let caps = template.caps();
+        if caps.is_any() {
+            writeln!(out, "        ANY").unwrap();
+        }
+        for (structure, features) in caps.iter_with_features() {
+            let structure = structure.to_string();
+            // Whether a semicolon ends it depends on the version.
+            writeln!(out, "        {} [{features}]", structure.trim_end_matches(';')).unwrap();
+        }
+    }
+    for property in properties(&element) {
+        let kind = property.value_type();
+        writeln!(
+            out,
+            "    property {} \"{}\": {kind}{}",
+            property.name(),
+            property.nick(),
+            range(&property)
+        )
+        .unwrap();
+        writeln!(out, "        default: {}", text(property.default_value())).unwrap();
+        writeln!(out, "        writable: {}", window(&property)).unwrap();
+        writeln!(out, "        {}", property.blurb().unwrap_or("NONE")).unwrap();
+    }
+    out
+}
+
+#[test]
+fn elements_are_what_the_snapshot_says() {
+    let found = ELEMENTS.map(describe).join("\n");
+    let path = root().join("tests/snapshots/inspect.txt");
+    if std::env::var_os("COMFY_UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &found).expect("the snapshot can be written");
+        return;
+    }
+    let wanted = std::fs::read_to_string(&path).expect("the snapshot is there: COMFY_UPDATE_SNAPSHOTS=1 writes it");
+    let mut lines = wanted.lines().zip(found.lines()).enumerate();
+    let first = lines.find(|(_, (wanted, found))| wanted != found);
+    assert!(
+        wanted == found,
+        "elements differ from tests/snapshots/inspect.txt, first here: {first:?}. If that is meant, run again with \
+         COMFY_UPDATE_SNAPSHOTS=1 and commit the file"
+    );
+}
+
+#[test]
+fn properties_explain_themselves_and_declare_their_window() {
+    for name in ELEMENTS {
+        for property in properties(&factory(name).create().build().unwrap()) {
+            let at = format!("{name}.{}", property.name());
+            let blurb = property.blurb().unwrap_or_default();
+            assert!(blurb.len() > 20 && blurb.contains(' '), "{at}: {blurb}");
+            assert!(blurb.starts_with(|c: char| c.is_uppercase()), "{at}: {blurb}");
+            let nick = property.nick();
+            assert!(
+                nick.split(' ').all(|word| word.starts_with(|c: char| c.is_uppercase())),
+                "{at}: {nick}"
+            );
+            let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(property.name().chars().all(kebab), "{at}");
+            assert_ne!(window(&property), "NOT DECLARED", "{at}");
+        }
+    }
+}
+
+#[test]
+fn live_values_begin_at_the_declared_defaults() {
+    for name in ELEMENTS {
+        let element = factory(name).create().build().unwrap();
+        for property in properties(&element).iter().filter(|p| p.name() != "stats") {
+            let live = element.property_value(property.name());
+            assert_eq!(
+                text(&live),
+                text(property.default_value()),
+                "{name}.{}",
+                property.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn values_read_back_after_they_were_written() {
+    let write = |name: &str, property: &str, value: &str| {
+        let element = factory(name).create().build().unwrap();
+        element.set_property_from_str(property, value);
+        let read = text(&element.property_value(property));
+        assert_eq!(read.trim_matches('"'), value, "{name}.{property}");
+    };
+    for (property, value) in [
+        ("batch-size", "8"),
+        ("threshold", "3"),
+        ("max-batches", "9"),
+        ("leaky", "thin"),
+        ("rebuffer", "true"),
+    ] {
+        write("comfyflightbuffer", property, value);
+    }
+    for (property, value) in [("batch-size", "8"), ("timeout", "40000000"), ("policy", "round-robin")] {
+        write("comfybatch", property, value);
+    }
+    for (property, value) in [
+        ("model", "cartoon.onnx"),
+        ("backend", "cpu"),
+        ("device-id", "1"),
+        ("precision", "fp16"),
+        ("engine-cache", "folder"),
+        ("in-flight", "3"),
+        ("threads", "2"),
+        ("on-error", "hold"),
+        ("shared", "name"),
+    ] {
+        write("comfyinfer", property, value);
+    }
+    write("comfyunbatch", "pacing", "pts");
+}
+
+/// A property that is writable in READY only keeps its value when somebody writes it later.
+#[test]
+fn write_outside_the_window_is_refused() {
+    let element = factory("comfyinfer")
+        .create()
+        .property_from_str("backend", "null")
+        .build()
+        .unwrap();
+    let pads = ["sink", "src"].map(|name| element.static_pad(name).unwrap());
+    element.set_state(gst::State::Paused).unwrap();
+    assert!(pads.iter().all(|pad| pad.is_active()));
+    let before: Vec<String> = properties(&element)
+        .iter()
+        .map(|p| text(&element.property_value(p.name())))
+        .collect();
+    for property in properties(&element)
+        .iter()
+        .filter(|p| window(p) == "in READY and below")
+    {
+        let other = match property.name() {
+            "model" | "engine-cache" | "shared" => "other",
+            "backend" => "cpu",
+            "precision" => "fp32",
+            _ => "5",
+        };
+        element.set_property_from_str(property.name(), other);
+    }
+    element.set_property_from_str("on-error", "hold");
+    let after: Vec<String> = properties(&element)
+        .iter()
+        .map(|p| text(&element.property_value(p.name())))
+        .collect();
+    for ((property, before), after) in properties(&element).iter().zip(before).zip(after) {
+        match property.name() {
+            "stats" => (),
+            "on-error" => assert_eq!(after, "hold"),
+            name => assert_eq!(before, after, "{name}"),
+        }
+    }
+    element.set_state(gst::State::Null).unwrap();
+}
