@@ -25,10 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure a model on this machine: frames per second by batch size, beside the engine alone
     Bench(bench::Args),
     Demo(demo::Args),
-    Bench(bench::Args),
     Doctor(doctor::Args),
 }
 
@@ -36,7 +34,6 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(args),
     };
     done.unwrap_or_else(|error| {
