@@ -121,11 +121,7 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
     }
     let mut measured = Vec::with_capacity(cases.len());
     for (number, (what, n)) in cases.iter().enumerate() {
-        eprint!(
-            "\r   timing {} of {}: {what} {n}                 ",
-            number + 1,
-            cases.len()
-        );
+        progress(&format!("timing {} of {}: {what} {n}", number + 1, cases.len()));
         measured.push(timed(what, *n)?);
     }
     progress(&format!("counting instructions of {} cases", cases.len()));
