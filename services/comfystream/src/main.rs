@@ -25,7 +25,6 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure a model on this machine: frames per second by batch size, beside the engine alone
     Bench(bench::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),

@@ -2,6 +2,7 @@
 //!
 //! A pad of ours pushes frames that lie in memory, a pad of ours notes when each comes out: nothing else is in it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ impl Shared {
         let request = OpenRequest {
             model: model.into(),
             threads: threads as usize,
+            // As comfyinfer asks when it is linked: an engine is shared only where all settings are equal.
+            library: std::env::current_exe()?.parent().map(PathBuf::from),
             ..OpenRequest::default()
         };
         let name = format!("bench of {model} with {threads} threads");

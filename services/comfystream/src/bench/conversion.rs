@@ -14,7 +14,7 @@ use gst_video::{VideoFormat, VideoFrameExt, VideoFrameRef, VideoInfo};
 use serde_json::{Value, json};
 
 use super::frames::Frames;
-use super::report::{Table, number};
+use super::report::{Table, number, progress};
 
 const SIZES: [(usize, usize); 2] = [(512, 512), (1920, 1080)];
 /// Passes that take turns, and how long one lasts at least.
@@ -182,7 +182,8 @@ fn writable<'a>(frame: &'a mut VideoFrameRef<&mut gst::BufferRef>) -> ImageMut<'
 /// The part of `make bench`.
 pub(super) fn measure(report: &mut Value, frames: &Frames) -> Result<()> {
     let picture = frames.buffers.first().context("a frame")?;
-    let own = VideoInfo::from_caps(&frames.caps)?;
+    // Not from the caps: a rate is nothing that is converted here.
+    let own = info(VideoFormat::Rgb, (frames.size.width, frames.size.height))?;
     let mut text = String::new();
     for size in SIZES {
         let scaled = converted(&own, &info(VideoFormat::Rgb, size)?, picture)?;
@@ -199,7 +200,7 @@ pub(super) fn measure(report: &mut Value, frames: &Frames) -> Result<()> {
         ]);
         for format in PixelFormat::ALL {
             let name = gst_format(format).to_str().to_string();
-            eprint!("\r   {name} {}x{}       ", size.0, size.1);
+            progress(&format!("{name} {}x{}", size.0, size.1));
             let costs = costs(format, size, &scaled)?;
             let us = |ns: f64| format!("{:.0}", ns / 1000.0);
             // To RGB from RGB it only copies, or does not even that in a pipeline.
@@ -226,7 +227,7 @@ pub(super) fn measure(report: &mut Value, frames: &Frames) -> Result<()> {
         }
         text += &format!("{}x{}\n\n{}\n", size.0, size.1, table.markdown());
     }
-    eprintln!();
+    progress("");
     report["tables"]["conversion"] = json!(text);
     Ok(())
 }

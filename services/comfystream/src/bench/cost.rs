@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::machine;
-use super::report::{Table, median, number};
+use super::report::{Table, median, number, progress};
 
 const SIZES: [usize; 5] = [1, 2, 4, 8, 16];
 const ELEMENTS: [&str; 4] = ["comfyflightbuffer", "comfybatch", "comfyinfer", "comfyunbatch"];
@@ -69,8 +69,9 @@ fn slope(what: &str, n: usize) -> Result<f64> {
 }
 
 fn timed(what: &'static str, n: usize) -> Result<Case> {
-    // One batch at a time costs ten times as much: a tenth of the frames resolves it as well.
-    let frames = if n == 1 && what == "together" { ROUND / 5 } else { ROUND };
+    // Each batch is handed over, so that small ones take as much longer.
+    let small = !matches!(what, "rig" | "containers" | "identity" | "queue");
+    let frames = if small { ROUND * n.min(8) as u64 / 8 } else { ROUND };
     let arguments = [what.to_owned(), n.to_string(), frames.to_string(), ROUNDS.to_string()];
     let output = Command::new(program()?).args(arguments).output()?;
     ensure!(
@@ -120,14 +121,10 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
     }
     let mut measured = Vec::with_capacity(cases.len());
     for (number, (what, n)) in cases.iter().enumerate() {
-        eprint!(
-            "\r   timing {} of {}: {what} {n}                 ",
-            number + 1,
-            cases.len()
-        );
+        progress(&format!("timing {} of {}: {what} {n}", number + 1, cases.len()));
         measured.push(timed(what, *n)?);
     }
-    eprint!("\r   counting instructions of {} cases             ", cases.len());
+    progress(&format!("counting instructions of {} cases", cases.len()));
     // Instructions do not depend on who else runs, so these share the cores.
     let counted = std::sync::Mutex::new((0, Ok(())));
     let slopes = std::sync::Mutex::new(vec![None; cases.len()]);
@@ -155,7 +152,7 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
     for (case, slope) in measured.iter_mut().zip(slopes.into_inner().expect("no panic")) {
         case.instructions = slope;
     }
-    eprintln!("\r   {} cases                                    ", cases.len());
+    progress("");
 
     let of = |what: &str, n: usize| {
         measured

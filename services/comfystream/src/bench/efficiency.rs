@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::chain::{Chain, Shared};
 use super::frames::Frames;
-use super::report::{Table, median, number};
+use super::report::{Table, median, number, progress};
 use super::{machine, plot};
 
 /// What is measured.
@@ -93,6 +93,12 @@ fn raw(lane: &mut dyn Lane, batch: usize, frames: usize) -> Result<f64> {
     Ok((runs * batch) as f64 / begin.elapsed().as_secs_f64())
 }
 
+/// What runs the model, without where it lies and why no other does.
+fn runtime(text: &str) -> String {
+    let end = text.find(", from ").or_else(|| text.find(';')).unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
 /// Measures every batch size.
 pub(super) fn measure(plan: &Plan<'_>, frames: &Frames) -> Result<Batches> {
     eprintln!(
@@ -107,15 +113,14 @@ pub(super) fn measure(plan: &Plan<'_>, frames: &Frames) -> Result<Batches> {
         let mut lane = filled(&shared, *batch, frames)?;
         let mut chain = Chain::new(&shared, *batch, frames)?;
         let speed = raw(&mut *lane, *batch, 2 * batch)?;
-        let count = ((speed * plan.seconds) as usize).max(8 * batch);
+        let count = ((speed * plan.seconds) as usize).max(4 * batch);
         let (mut fps, mut raw_fps, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for pass in 0..plan.passes {
-            eprint!(
-                "\r   batch {batch}: pass {} of {}, {} frames ",
+            progress(&format!(
+                "batch {batch}: pass {} of {}, {count} frames",
                 pass + 1,
-                plan.passes,
-                count
-            );
+                plan.passes
+            ));
             let piped = chain.frames_per_second(count)?;
             let bare = raw(&mut *lane, *batch, count)?;
             fps.push(piped);
@@ -123,7 +128,8 @@ pub(super) fn measure(plan: &Plan<'_>, frames: &Frames) -> Result<Batches> {
             ratios.push(piped / bare);
         }
         let fps = median(&fps);
-        eprintln!("\r   batch {batch}: {fps:.1} frames per second                    ");
+        progress("");
+        eprintln!("   batch {batch}: {fps:.1} frames per second");
         let improvement = fps / lines.first().map_or(fps, |line| line.fps);
         lines.push(Line {
             batch: *batch,
@@ -137,7 +143,7 @@ pub(super) fn measure(plan: &Plan<'_>, frames: &Frames) -> Result<Batches> {
     }
     Ok(Batches {
         model: plan.model.into(),
-        runtime: shared.engine.spec().runtime.clone(),
+        runtime: runtime(&shared.engine.spec().runtime),
         lines,
     })
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use gst::prelude::*;
+use gstcomfy::batchmeta::ComfyBatchMeta;
 use serde_json::{Value, json};
 
-use super::report::{Table, number, percentile};
+use super::report::{Table, number, percentile, progress};
 
 const BASE: Duration = Duration::from_millis(5);
 const PER_IMAGE: Duration = Duration::from_millis(2);
@@ -59,6 +60,10 @@ struct Outcome {
     rendered: u64,
     /// How late the source itself was, p99.
     source: f64,
+    /// Batches that left before they were full.
+    cut: usize,
+    /// What comfyinfer takes for its own longest time.
+    model: f64,
 }
 
 fn engine_time(batch: usize) -> Duration {
@@ -73,7 +78,7 @@ fn run(case: &Case) -> Result<Outcome> {
     // The queue takes frames as they come; what the sink waits for is behind it.
     let text = format!(
         "appsrc name=source is-live=true format=time max-bytes=0 max-buffers=0 caps=video/x-raw,format=RGB,width=320,height=240,framerate={fps}/1 \
-         ! {flight}comfybatch batch-size={batch} ! comfyinfer model=builtin:null?base={}ms&per-image={}ms ! comfyunbatch \
+         ! {flight}comfybatch name=batch batch-size={batch} ! comfyinfer name=infer model=builtin:null?base={}ms&per-image={}ms ! comfyunbatch \
          ! queue name=arrivals max-size-buffers=200 max-size-time=0 max-size-bytes=0 ! fakesink name=sink sync=true qos=true max-lateness=20000000",
         BASE.as_millis(),
         PER_IMAGE.as_millis()
@@ -93,6 +98,24 @@ fn run(case: &Case) -> Result<Outcome> {
     pipeline.use_clock(Some(&clock));
 
     let frames = SECONDS * fps / batch * batch;
+    // Which frames went together, as timestamps: a late source can cut a batch short.
+    let batches = Arc::new(Mutex::new(Vec::<Vec<u64>>::with_capacity(frames / batch + 8)));
+    let formed = batches.clone();
+    let batcher = pipeline.by_name("batch").expect("named above");
+    let infer = pipeline.by_name("infer").expect("named above");
+    batcher
+        .static_pad("src")
+        .context("comfybatch has one")?
+        .add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(meta) = info.buffer().and_then(|buffer| buffer.meta::<ComfyBatchMeta>()) {
+                let times = meta.batch().frames.iter().filter_map(|frame| frame.input.pts());
+                formed
+                    .lock()
+                    .expect("no panic")
+                    .push(times.map(gst::ClockTime::nseconds).collect());
+            }
+            gst::PadProbeReturn::Ok
+        });
     let arrivals = Arc::new(Mutex::new(Vec::<(u64, u64)>::with_capacity(frames)));
     let (noted, element, reading) = (arrivals.clone(), pipeline.downgrade(), clock.clone());
     queue
@@ -108,11 +131,10 @@ fn run(case: &Case) -> Result<Outcome> {
             gst::PadProbeReturn::Ok
         });
     pipeline.set_state(gst::State::Playing)?;
-    pipeline.state(gst::ClockTime::from_seconds(10)).0?;
     let base = pipeline.base_time().context("a playing pipeline has one")?;
 
     let period = gst::ClockTime::from_nseconds(1_000_000_000 / *fps as u64);
-    let beating = clock.clone();
+    let (beating, asked) = (clock.clone(), queue.static_pad("sink").context("queue has one")?);
     let beat = std::thread::spawn(move || {
         let first = beating.time() + gst::ClockTime::from_mseconds(200);
         let mut late = Vec::with_capacity(frames);
@@ -129,8 +151,11 @@ fn run(case: &Case) -> Result<Outcome> {
                 break;
             }
         }
+        // Before the end: a stream that has ended waits for nobody. Before the sink: it adds 20 ms for itself.
+        let mut query = gst::query::Latency::new();
+        let answer = asked.peer_query(&mut query).then(|| query.result());
         let _ = source.end_of_stream();
-        late
+        (late, answer)
     });
     let bus = pipeline.bus().context("a pipeline has a bus")?;
     let patience = gst::ClockTime::from_seconds(SECONDS as u64 + 10);
@@ -143,13 +168,15 @@ fn run(case: &Case) -> Result<Outcome> {
             _ => (),
         }
     }
-    let mut query = gst::query::Latency::new();
-    ensure!(sink.query(&mut query), "no LATENCY answer");
-    let (live, reported, _) = query.result();
-    ensure!(live, "the LATENCY answer is not live");
     let stats = sink.property::<gst::Structure>("stats");
+    let model = infer
+        .property::<gst::Structure>("stats")
+        .get::<u64>("latency-ns")
+        .unwrap_or_default();
     pipeline.set_state(gst::State::Null)?;
-    let mut late = beat.join().expect("no panic");
+    let (mut late, answer) = beat.join().expect("no panic");
+    let (live, reported, _) = answer.context("no LATENCY answer")?;
+    ensure!(live, "the LATENCY answer is not live");
     late.sort_by(f64::total_cmp);
 
     let arrivals = arrivals.lock().expect("no panic");
@@ -160,11 +187,25 @@ fn run(case: &Case) -> Result<Outcome> {
     );
     let time = engine_time(*batch).as_nanos() as i64;
     let (mut added, mut measured) = (Vec::with_capacity(frames), Vec::with_capacity(frames));
-    for members in arrivals.chunks(*batch).skip(SETTLING * fps / batch) {
-        let last = members.iter().map(|(pts, _)| *pts).max().unwrap_or_default() as i64;
-        for (pts, arrival) in members {
-            added.push((*arrival as i64 - last - time) as f64 / 1e6);
-            measured.push((*arrival as i64 - *pts as i64) as f64 / 1e6);
+    let mut arrived = arrivals.iter();
+    let (mut cut, mut before) = (0, 0);
+    for members in batches
+        .lock()
+        .expect("no panic")
+        .iter()
+        .filter(|members| !members.is_empty())
+    {
+        let settled = before >= SETTLING * fps;
+        before += members.len();
+        let last = members.iter().max().copied().unwrap_or_default() as i64;
+        cut += usize::from(members.len() < *batch);
+        for (pts, arrival) in arrived.by_ref().take(members.len()) {
+            if settled && members.len() == *batch {
+                added.push((*arrival as i64 - last - time) as f64 / 1e6);
+            }
+            if settled {
+                measured.push((*arrival as i64 - *pts as i64) as f64 / 1e6);
+            }
         }
     }
     added.sort_by(f64::total_cmp);
@@ -176,6 +217,8 @@ fn run(case: &Case) -> Result<Outcome> {
         dropped: stats.get("dropped").unwrap_or_default(),
         rendered: stats.get("rendered").unwrap_or_default(),
         source: percentile(&late, 0.99),
+        cut,
+        model: model as f64 / 1e6,
     })
 }
 
@@ -190,6 +233,7 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
         "reported, ms",
         "measured p99.9, ms",
         "dropped by the sink",
+        "batches cut short",
         "source late, p99 ms",
     ]);
     let (mut cases, mut worst_added, mut worst_ratio, mut dropped) = (Vec::new(), 0f64, 1.025f64, 0);
@@ -198,7 +242,7 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
             .threshold
             .map_or(String::new(), |t| format!(", flight buffer of {t} batch"));
         let name = format!("{} fps, batch {}{flight}", case.fps, case.batch);
-        eprint!("\r   {name}: {SECONDS} s       ");
+        progress(&format!("{name}: {SECONDS} s"));
         let outcome = run(case)?;
         let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| percentile(&outcome.added, share));
         let measured = percentile(&outcome.measured, 0.999);
@@ -214,7 +258,9 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
             "added_p50_ms": number(p50), "added_p99_ms": number(p99), "added_p999_ms": number(p999),
             "reported_ms": number(outcome.reported), "measured_p999_ms": number(measured),
             "reported_over_measured_p999": number(ratio),
-            "dropped": outcome.dropped, "rendered": outcome.rendered, "source_late_p99_ms": number(outcome.source),
+            "dropped": outcome.dropped, "rendered": outcome.rendered, "cut": outcome.cut,
+            "engine_ms": engine_time(case.batch).as_secs_f64() * 1e3, "comfyinfer_answer_ms": number(outcome.model),
+            "source_late_p99_ms": number(outcome.source),
         }));
         table.line([
             name,
@@ -225,10 +271,11 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
             format!("{:.2}", outcome.reported),
             format!("{measured:.2}"),
             format!("{} of {}", outcome.dropped, outcome.dropped + outcome.rendered),
+            outcome.cut.to_string(),
             format!("{:.3}", outcome.source),
         ]);
     }
-    eprintln!();
+    progress("");
     report["latency"] = json!({
         "added_p99_ms": number(worst_added),
         "reported_over_measured_p999": number(worst_ratio),

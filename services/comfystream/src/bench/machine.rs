@@ -37,7 +37,7 @@ pub(super) fn machine() -> Value {
     json!({
         "cpu": line_of("/proc/cpuinfo", "model name"),
         "cores": cores(),
-        "memory_gib": memory.map(|kib| (kib as f64 / 1024.0 / 1024.0).round()),
+        "memory_gib": memory.map(|kib| (kib as f64 / 1024.0 / 1024.0).round() as u64),
         "virtual": line_of("/proc/cpuinfo", "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
         "kernel": file("/proc/sys/kernel/osrelease").trim(),
     })

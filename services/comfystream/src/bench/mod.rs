@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 use frames::Size;
 
-/// Measures a model on this machine.
+/// Measures a model on this machine: frames per second by batch size, beside the engine alone.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     /// Model file, or builtin:null?base=5ms&per-image=2ms
@@ -65,6 +65,11 @@ pub(crate) struct Args {
 /// Runs it.
 pub(crate) fn run(args: Args) -> Result<()> {
     gst::init().context("GStreamer cannot be started")?;
+    // Always the copy in this program: a plugin file would bring engines of its own, which the bare loop cannot share.
+    let registry = gst::Registry::get();
+    while let Some(plugin) = registry.find_plugin("comfy") {
+        registry.remove_plugin(&plugin);
+    }
     gstcomfy::plugin_register_static().context("the elements cannot be registered")?;
     ensure!(args.seconds > 0.0, "--seconds {}: expected more than 0", args.seconds);
     if args.all { all(&args) } else { one(&args) }

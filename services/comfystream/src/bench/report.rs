@@ -1,5 +1,6 @@
 //! Where do the figures go? To JSON, to a page between its markers, to a terminal.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -33,6 +34,13 @@ pub(super) fn number(value: f64) -> Value {
     format!("{value:.digits$}")
         .parse::<f64>()
         .map_or(Value::Null, |value| json!(value))
+}
+
+/// One line that the next replaces; nothing where nobody looks.
+pub(super) fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r   {text:<70}\r");
+    }
 }
 
 /// A table of texts.
