@@ -1,6 +1,6 @@
 //! The rig of gst-comfy's integration tests.
 //!
-//! [`init`] comes first in every test. [`bench`] puts one element between pads of the test, on a clock that stands
+//! [`init`] comes first in every test. [`mod@bench`] puts one element between pads of the test, on a clock that stands
 //! still until the test cranks it; [`pipeline`] runs whole pipelines to their end; [`frames`] paints numbers into
 //! frames, so that tests speak of identities and not of counts, and [`passport`] says all that a frame carries. Nothing here sleeps: every wait ends on the event it
 //! waits for, and a deadline turns one that never comes into a failure with a name.
