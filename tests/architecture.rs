@@ -143,6 +143,31 @@ fn long_files_are_explained_in_the_architecture() {
 }
 
 #[test]
+fn tests_that_the_architecture_names_exist() {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let sources = sources();
+    // Quoted words of several parts are names of tests; paths and properties have dots, slashes or hyphens.
+    let named = page.split('`').skip(1).step_by(2).filter(|word| {
+        word.matches('_').count() >= 4
+            && word
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+    });
+    let mut count = 0;
+    for name in named {
+        count += 1;
+        let definition = format!("fn {name}() {{");
+        assert!(
+            sources
+                .iter()
+                .any(|(path, text)| path.starts_with("tests") && text.contains(&definition)),
+            "ARCHITECTURE.md names the test {name}, which is not there"
+        );
+    }
+    assert!(count > 40, "only {count} tests were found on the page");
+}
+
+#[test]
 fn no_test_is_switched_off_and_nothing_sleeps() {
     // In pieces, so that this file does not find itself.
     let (ignored, sleep) = (concat!("#[", "ignore"), concat!("thread::", "sleep"));
