@@ -127,6 +127,7 @@ impl ObjectImpl for ComfyInfer {
 
     fn constructed(&self) {
         self.parent_constructed();
+        engine::watch_thread();
         let obj = self.obj();
         obj.add_pad(&self.sinkpad).expect("a new element has no pads");
         obj.add_pad(&self.srcpad).expect("a new element has no pads");
@@ -501,6 +502,7 @@ impl ComfyInfer {
     }
 
     fn start_worker(&self) -> Result<(), gst::StateChangeError> {
+        engine::watch_thread();
         let settings = self.settings.lock().clone();
         let epoch = self.state.lock().start();
         let element = self.obj().clone();
@@ -575,6 +577,7 @@ impl ComfyInfer {
     }
 
     fn end_worker(&self) {
+        engine::watch_thread();
         let mut state = self.state.lock();
         let loading = state.loading;
         state.clear();
