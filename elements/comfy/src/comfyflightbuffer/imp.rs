@@ -610,7 +610,7 @@ impl ComfyFlightBuffer {
         let mut state = self.state.lock();
         let next = loop {
             if state.flow.is_err() {
-                drop(state);
+                // With the state locked: whoever has it go on finds it paused, or is seen.
                 let _ = self.srcpad.pause_task();
                 return false;
             }
