@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use comfy_core::flight::{self, Admit, Change, FlightBuffer, Mark, Marker, Next, Timing, Why};
+use comfy_core::flight::{self, Admit, Change, Mark, Marker, Next, Why};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};

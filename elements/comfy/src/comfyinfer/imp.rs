@@ -448,14 +448,8 @@ impl ComfyInfer {
                     return false;
                 };
                 let (live, min, max) = query.result();
-                let in_flight = u64::from(self.settings.lock().in_flight);
-                let state = self.state.lock();
-                let own_min = gst::ClockTime::try_from(state.turnaround.answer()).unwrap_or_default();
-                let capacity = state.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
-                let own_max = state
-                    .frame
-                    .map_or(gst::ClockTime::ZERO, |frame| frame * (capacity * in_flight));
-                drop(state);
+                let in_flight = self.settings.lock().in_flight;
+                let (own_min, own_max) = self.state.lock().latency(in_flight);
                 gst::debug!(
                     CAT,
                     imp = self,

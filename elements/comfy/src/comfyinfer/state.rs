@@ -154,6 +154,8 @@ pub(super) struct State {
     /// The worker and the src task have nothing in their hands.
     pub(super) worker_idle: bool,
     pub(super) task_idle: bool,
+    /// Frame duration, of the slowest stream since the start: they take turns, and an answer that follows each batch's
+    /// would be told anew with each.
     pub(super) frame: Option<gst::ClockTime>,
     pub(super) turnaround: Turnaround,
     pub(super) failing: bool,
@@ -214,6 +216,14 @@ impl State {
             output: self.output.take(),
             ..Self::new()
         };
+    }
+
+    /// What is added to the LATENCY answer.
+    pub(super) fn latency(&self, in_flight: u32) -> (gst::ClockTime, gst::ClockTime) {
+        let min = gst::ClockTime::try_from(self.turnaround.answer()).unwrap_or_default();
+        let capacity = self.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
+        let frame = self.frame.unwrap_or_default();
+        (min, frame * (capacity * u64::from(in_flight)))
     }
 
     /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are

@@ -178,6 +178,7 @@ impl ComfyInfer {
                 return None;
             }
         };
+        let before = state.latency(settings.in_flight);
         let (generation, geometry) = match state.lanes_for(&wanted) {
             Some(known) => known,
             None => {
@@ -209,13 +210,8 @@ impl ComfyInfer {
         let rate = frames
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-        let known = state
-            .prepared
-            .as_ref()
-            .map(|known| (known.generation, known.capacity, state.frame));
-        state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
-        // Streams of different formats take turns, and their caps come with every batch.
-        let relatency = known != Some((generation, capacity, state.frame));
+        let rate = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
+        state.frame = state.frame.max(rate);
         state.caps_ready += 1;
         let number = state.caps_ready;
         let prepared = Arc::new(Prepared {
@@ -227,6 +223,8 @@ impl ComfyInfer {
             tensors,
         });
         state.prepared = Some(prepared.clone());
+        // Streams of different formats take turns, and their caps come with every batch.
+        let relatency = state.latency(settings.in_flight) != before;
         state.to_push.push_back(Done::Prepared(prepared));
         self.done.wake();
         self.room.wake();
