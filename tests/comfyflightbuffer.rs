@@ -612,7 +612,7 @@ fn frames_are_skipped_after_downstream_had_enough_up_to_a_new_segment() {
 fn frames_go_on_with_a_new_segment_after_downstream_had_enough() {
     let mut bench = bench("threshold=0");
     let enough = Enough::of(&bench);
-    for round in 0..500u64 {
+    for round in 0..3000u64 {
         enough.wants.store(false, SeqCst);
         push(&mut bench, [2 * round]);
         enough
@@ -623,6 +623,9 @@ fn frames_go_on_with_a_new_segment_after_downstream_had_enough() {
         if round % 2 == 0 {
             // What is refused now has nobody to say it again.
             while bench.harness.push(video().frame(9999)) != Err(gst::FlowError::Eos) {}
+        }
+        if round % 4 == 0 {
+            // What holds for later frames is taken before they are wanted.
             bench.harness.push_event(gst::event::Tag::new(gst::TagList::new()));
         }
         bench.out.clear();
