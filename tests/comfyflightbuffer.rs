@@ -1,5 +1,7 @@
 //! comfyflightbuffer between the test's own pads.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use comfy_tests::bench::{segment, word};
@@ -547,4 +549,89 @@ fn upstream_events_and_caps_queries_pass_through() {
     bench.harness.set_sink_caps(Video::new("GRAY8", 128, 16).caps());
     let allowed = bench.pad().peer_query_caps(None);
     assert!(allowed.is_strictly_equal(&Video::new("GRAY8", 128, 16).caps()));
+}
+
+/// Answers EOS to frames while `wants` is not set, as an element that has seen enough does.
+struct Enough {
+    wants: Arc<AtomicBool>,
+    refused: mpsc::Receiver<()>,
+}
+
+impl Enough {
+    fn of(bench: &Bench) -> Self {
+        let wants = Arc::new(AtomicBool::new(true));
+        let (refusing, refused) = mpsc::channel();
+        let pad = bench.element.static_pad("src").unwrap();
+        let probe = wants.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if probe.load(SeqCst) {
+                return gst::PadProbeReturn::Ok;
+            }
+            info.data.take();
+            info.flow_res = Err(gst::FlowError::Eos);
+            refusing.send(()).unwrap();
+            gst::PadProbeReturn::Handled
+        });
+        Self { wants, refused }
+    }
+}
+
+/// Rows: EOS from downstream.
+#[test]
+fn frames_are_skipped_after_downstream_had_enough_up_to_a_new_segment() {
+    let mut bench = bench("threshold=0");
+    let enough = Enough::of(&bench);
+    bench.out.hold();
+    push(&mut bench, [0]);
+    bench.out.wait_held();
+    push(&mut bench, [1, 2]);
+    bench.harness.push_event(word("a"));
+    bench.harness.push_event(segment());
+    push(&mut bench, [3, 4]);
+    enough.wants.store(false, SeqCst);
+    let wants = enough.wants.clone();
+    bench
+        .element
+        .static_pad("src")
+        .unwrap()
+        .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            let is_segment = info.event().is_some_and(|e| e.type_() == gst::EventType::Segment);
+            wants.fetch_or(is_segment, SeqCst);
+            gst::PadProbeReturn::Ok
+        });
+    bench.out.release();
+    let frames = bench.out.wait_frames(3);
+    assert_eq!(numbers(&frames), [0, 3, 4]);
+    assert_eq!(story(&bench.out.seen()), ["caps 64", "0", "a", "3", "4"]);
+    // Frame 1 was refused; 2 has not even left.
+    assert_eq!(bench.stat::<u64>("frames-out"), 4);
+}
+
+/// Rows: EOS from downstream; each start of the src task is kept, however close to its end it comes.
+#[test]
+fn frames_go_on_with_a_new_segment_after_downstream_had_enough() {
+    let mut bench = bench("threshold=0");
+    let enough = Enough::of(&bench);
+    for round in 0..3000u64 {
+        enough.wants.store(false, SeqCst);
+        push(&mut bench, [2 * round]);
+        enough
+            .refused
+            .recv_timeout(comfy_tests::DEADLINE)
+            .expect("it is refused");
+        enough.wants.store(true, SeqCst);
+        if round % 2 == 0 {
+            // What is refused now has nobody to say it again.
+            while bench.harness.push(video().frame(9999)) != Err(gst::FlowError::Eos) {}
+        }
+        if round % 4 == 0 {
+            // What holds for later frames is taken before they are wanted.
+            bench.harness.push_event(gst::event::Tag::new(gst::TagList::new()));
+        }
+        bench.out.clear();
+        bench.harness.push_event(segment());
+        push(&mut bench, [2 * round + 1]);
+        let frames = bench.out.wait_frames(1);
+        assert_eq!(numbers(&frames), [2 * round + 1], "round {round}");
+    }
 }

@@ -372,6 +372,8 @@ fn panic_in_a_run_or_while_converting_is_an_error_and_the_process_lives() {
             errors[0].0.message().contains("asked for with panic"),
             "{what}: {errors:?}"
         );
+        // What comes after it, EOS at least, is refused without another word.
+        ended.expect_one_error();
     }
     play("model=builtin:invert", 8, 2).expect_eos();
 }

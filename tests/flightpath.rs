@@ -602,3 +602,55 @@ fn slow_model_is_waited_for_and_nothing_is_dropped() {
     flight.sink.assert_restored_from(&flight.source, true);
     assert!(start.elapsed() >= Duration::from_millis(150), "three runs of 50 ms");
 }
+
+/// An application reads the totals when it is done, which is after it has stopped.
+#[test]
+fn statistics_stay_until_the_next_start() {
+    let pipeline = parse(
+        "videotestsrc num-buffers=8 ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 \
+         ! comfyflightbuffer name=flight ! comfybatch name=batch batch-size=4 ! comfyinfer name=infer model=builtin:invert \
+         ! comfyunbatch name=unbatch ! fakesink",
+    );
+    let counters = [
+        ("flight", "frames-out"),
+        ("batch", "frames-out"),
+        ("infer", "frames"),
+        ("unbatch", "frames-out"),
+    ];
+    let all = |what: &str, wanted: u64| {
+        for (name, field) in counters {
+            let stats: gst::Structure = pipeline.by_name(name).unwrap().property("stats");
+            assert_eq!(stats.get::<u64>(field).unwrap(), wanted, "{what}: {name}: {stats}");
+        }
+        let stats: gst::Structure = pipeline.by_name("infer").unwrap().property("stats");
+        assert_eq!(stats.get::<String>("model").unwrap(), "builtin:invert", "{what}");
+    };
+    for what in ["first run", "second run"] {
+        pipeline::play_to_end(&pipeline).expect_eos();
+        all(what, 8);
+        pipeline.set_state(gst::State::Null).unwrap();
+        all(what, 8);
+    }
+}
+
+/// Streams of different rates and sizes take turns, and their caps come with every batch.
+#[test]
+fn latency_is_told_a_few_times_and_not_with_each_batch() {
+    let pipeline = parse(
+        "comfybatch name=batch batch-size=2 ! comfyinfer model=builtin:invert ! comfyunbatch name=unbatch \
+         videotestsrc num-buffers=120 ! video/x-raw,format=RGB,width=64,height=48,framerate=30/1 ! batch.sink_0 \
+         videotestsrc num-buffers=40 ! video/x-raw,format=RGB,width=32,height=32,framerate=10/1 ! batch.sink_1 \
+         unbatch.src_0 ! fakesink  unbatch.src_1 ! fakesink",
+    );
+    let ended = run(&pipeline).expect_eos();
+    let told = ended.messages.iter().filter(|m| m.type_() == gst::MessageType::Latency);
+    let count = |name: &str| {
+        let ours = told
+            .clone()
+            .filter(|m| m.src().is_some_and(|src| src.name().starts_with(name)));
+        ours.count()
+    };
+    assert!(count("comfyinfer") <= 8, "{} from comfyinfer", count("comfyinfer"));
+    assert!(count("unbatch") <= 4, "{} from comfyunbatch", count("unbatch"));
+    assert!(count("batch") <= 8, "{} from comfybatch", count("batch"));
+}

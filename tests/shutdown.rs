@@ -22,8 +22,8 @@ const RESIDENT_PER_CYCLE: f64 = 4096.0;
 
 /// A pipeline that is stopped when the test is done with it, whether it passes or fails.
 ///
-/// comfyinfer's thread holds its element until the model is loaded, and no longer. That is waited for: ONNX Runtime does
-/// not survive a process that ends while it loads.
+/// comfyinfer's thread holds its element until the model is loaded, and no longer. That is waited for, so that what one
+/// test leaves behind does not slow the next one down.
 struct Stopped(gst::Pipeline);
 
 impl std::ops::Deref for Stopped {

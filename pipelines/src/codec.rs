@@ -316,11 +316,25 @@ fn attempt(candidate: &Candidate, purpose: Purpose) -> Result<gst::Element, &'st
         return Err("does not open its device");
     }
     for (name, value) in (candidate.settings)(purpose) {
-        if element.find_property(name).is_some() {
-            element.set_property_from_str(name, &value);
-        }
+        set_if_taken(&element, name, &value);
     }
     Ok(element)
+}
+
+/// Sets a property, unless this version of the element lacks it or takes no such value: an encoder with a setting of its
+/// own is better than none.
+fn set_if_taken(element: &gst::Element, name: &str, value: &str) {
+    let Some(spec) = element.find_property(name) else {
+        return;
+    };
+    match glib::Value::deserialize_with_pspec(value, &spec) {
+        Ok(value) if spec.flags().contains(glib::ParamFlags::WRITABLE) => element.set_property_from_value(name, &value),
+        _ => gst::warning!(
+            gst::CAT_RUST,
+            obj = element,
+            "{name} cannot be set to {value}: it stays as it is"
+        ),
+    }
 }
 
 /// An AAC encoder and its name; None where there is none.
@@ -334,14 +348,50 @@ pub fn aac_encoder() -> Option<(gst::Element, &'static str)> {
 mod tests {
     use super::*;
 
-    /// Every value is one that the element takes: `set_property_from_str` panics on others.
+    #[test]
+    fn value_that_an_encoder_does_not_take_leaves_it_as_it_is() {
+        crate::register().unwrap();
+        let odd = software("x264enc", |_| {
+            set(&[
+                ("speed-preset", "no-such-preset"),
+                ("key-int-max", "many"),
+                ("bitrate", "4000000000"),
+                ("no-such-property", "1"),
+                ("name", "odd"),
+            ])
+        });
+        let element = attempt(&odd, Purpose::File).unwrap();
+        let plain = gst::ElementFactory::make("x264enc").build().unwrap();
+        for property in ["speed-preset", "key-int-max", "bitrate"] {
+            let value = |element: &gst::Element| element.property_value(property).serialize().unwrap();
+            assert_eq!(value(&element), value(&plain), "{property}");
+        }
+        assert_eq!(element.name(), "odd");
+    }
+
+    /// Every value is one that the element takes.
     #[test]
     fn what_is_installed_takes_its_settings() {
         crate::register().unwrap();
         for codec in [Codec::H264, Codec::Vp8] {
             for purpose in [Purpose::File, Purpose::Live { bitrate: 2_000_000 }] {
                 for candidate in encoder_candidates(codec) {
-                    let _ = attempt(candidate, purpose);
+                    let Ok(element) = attempt(candidate, purpose) else {
+                        continue;
+                    };
+                    for (name, value) in (candidate.settings)(purpose) {
+                        let Some(spec) = element.find_property(name) else {
+                            continue;
+                        };
+                        let wanted = glib::Value::deserialize_with_pspec(&value, &spec);
+                        let wanted = wanted.unwrap_or_else(|_| panic!("{} takes no {name}={value}", candidate.name));
+                        assert_eq!(
+                            element.property_value(name).serialize().unwrap(),
+                            wanted.serialize().unwrap(),
+                            "{} {name}",
+                            candidate.name
+                        );
+                    }
                 }
                 encoder(codec, purpose).unwrap();
             }

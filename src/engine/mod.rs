@@ -18,7 +18,7 @@ mod turn;
 
 use std::sync::Arc;
 
-pub use open::{open, open_shared};
+pub use open::{open, open_shared, watch_thread};
 
 use crate::tensor::{ChannelOrder, DType, Dim, ImageTensor, Layout, TensorMut, TensorRef};
 

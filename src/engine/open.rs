@@ -32,6 +32,14 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
     open_file(request, progress)
 }
 
+/// Has the process exit well while models are loaded or run, if it is this thread that exits it.
+///
+/// To be called on threads that have to do with engines and do not belong to them: the application's, as a rule.
+pub fn watch_thread() {
+    #[cfg(feature = "ort")]
+    super::ort::watch_thread();
+}
+
 #[cfg(feature = "ort")]
 fn open_file(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
     super::ort::open(request, progress)

@@ -209,6 +209,30 @@ impl<T> FlightBuffer<T> {
         })
     }
 
+    /// For a reader that wants no more frames up to a marker for which `resumes` holds: answers those before it, or all
+    /// where there is none, and whether there is one. Markers keep their places; the next frame is a `discont`.
+    pub fn skip_to(&mut self, resumes: impl Fn(&T) -> bool) -> (Vec<T>, bool) {
+        let is_it = |slot: &Slot<T>| matches!(slot, Slot::Marker(item) if resumes(item));
+        let found = self.slots.iter().position(is_it);
+        let before = found.unwrap_or(self.slots.len());
+        let (mut skipped, mut discont) = (Vec::new(), true);
+        for (at, slot) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            match slot {
+                Slot::Frame(held) if at < before => skipped.push(held.frame),
+                Slot::Frame(mut held) => {
+                    held.discont |= std::mem::take(&mut discont);
+                    self.slots.push_back(Slot::Frame(held));
+                }
+                marker => self.slots.push_back(marker),
+            }
+        }
+        self.discont |= discont;
+        self.fill -= skipped.len();
+        self.stats.flushed += skipped.len() as u64;
+        self.rearm();
+        (skipped, found.is_some())
+    }
+
     /// Sets the frame duration that the caps promise. `None` or zero: learn it from what arrives, beginning anew.
     pub fn set_frame_duration(&mut self, duration: Option<Duration>) {
         self.given_duration = duration.filter(|duration| !duration.is_zero());

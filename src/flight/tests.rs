@@ -494,3 +494,21 @@ fn underrun_is_noticed_exactly_when_promised() {
         assert_eq!(buffer.state(), State::Underrun);
     }
 }
+
+#[test]
+fn frames_before_a_marker_are_skipped_and_the_next_is_a_discont() {
+    let mut buffer = with(settings(1, 0, 9, Leaky::None), 0..2);
+    for marker in [100, 101] {
+        assert_eq!(buffer.mark(marker, Marker::Ordered), Mark::Queued);
+    }
+    for frame in 2..4 {
+        assert_eq!(buffer.admit(ms(10 * frame), frame, timing(frame)), Admit::Queued);
+    }
+    assert_eq!(buffer.skip_to(|marker| *marker == 101), (vec![0, 1], true));
+    assert_eq!((buffer.fill(), buffer.stats().flushed), (2, 2));
+    assert_eq!(taken(&mut buffer), "m100 m101 -2 3");
+    assert_eq!(buffer.admit(ms(50), 5, timing(5)), Admit::Queued);
+    assert_eq!(buffer.skip_to(|_| true), (vec![5], false));
+    assert_eq!(buffer.admit(ms(60), 6, timing(6)), Admit::Queued);
+    assert_eq!(taken(&mut buffer), "-6");
+}

@@ -1,6 +1,6 @@
 //! Lanes: tensors that are allocated once and bound once per batch size.
 //!
-//! The only unsafe code of the engines. A lane owns one block of memory per input and output, large enough for its
+//! A lane owns one block of memory per input and output, large enough for its
 //! largest batch. Every batch size binds a prefix of the same blocks, so a run allocates no tensor and copies
 //! nothing. Inputs are bound through the C function: the crate's own `bind_input` clones a tensor that does not own
 //! its memory, and that clone never returns (it waits for a lock that its caller holds).
@@ -16,6 +16,7 @@ use ::ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
 use ::ort::value::{DynValueTypeMarker, Shape, TensorRefMut, ValueRefMut};
 
 use super::Shared;
+use super::exit::{self, End, Owned};
 use super::library::text;
 use super::shapes::{self, Share};
 use crate::engine::turn::{Halt, Mark};
@@ -30,7 +31,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct OrtLane {
     // Bindings hold tensors that point into the blocks below: fields are dropped in order, so they come first.
     /// By chunk, then by size.
-    bound: Vec<Vec<Bound>>,
+    bound: Owned<Vec<Vec<Bound>>>,
     input: Block,
     outputs: Vec<Block>,
     shared: Arc<Shared>,
@@ -54,6 +55,7 @@ impl OrtLane {
         let mut input = Block::new(image.dtype, image.len(), capacity)?;
         let stop = Arc::new(Stop::new(Halt::new(shared.turn.clone()))?);
         let mark = stop.halt.mark();
+        let _call = exit::enter(Some(stop.clone()))?;
 
         // What a model does not say about its outputs, it shows.
         input.fill(0..capacity, |_| image.bias[0]);
@@ -71,7 +73,7 @@ impl OrtLane {
             outputs.push(Block::new(port.dtype, share.len(), capacity)?);
         }
         let mut lane = Self {
-            bound: Vec::new(),
+            bound: Owned::new(Vec::new()),
             input,
             outputs,
             geometry,
@@ -87,6 +89,8 @@ impl OrtLane {
             lane.bound.push(bound);
         }
         lane.warm_up()?;
+        // Kernels make static objects as they first run.
+        exit::guard();
         Ok(lane)
     }
 
@@ -188,6 +192,7 @@ impl Lane for OrtLane {
     fn run(&mut self, count: usize) -> Result<(), Error> {
         assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
         let mark = self.stop.halt.mark();
+        let _call = exit::enter(Some(self.stop.clone()))?;
         let chunk = self.chunk();
         let mut first = 0;
         while first < count {
@@ -327,6 +332,12 @@ impl Interrupt for Stop {
             Err(_) => drop(options.unterminate()),
         }
         self.halt.resume();
+    }
+}
+
+impl End for Stop {
+    fn end(&self) {
+        self.stop();
     }
 }
 

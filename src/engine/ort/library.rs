@@ -9,6 +9,7 @@ use ::ort::environment::Environment;
 use ::ort::logging::LogLevel;
 use once_cell::sync::OnceCell;
 
+use super::exit;
 use crate::engine::Error;
 
 /// The oldest ONNX Runtime that has the calls used here (`api-23`).
@@ -32,11 +33,16 @@ static WARNING: Mutex<Option<String>> = Mutex::new(None);
 /// The runtime. The first call that finds it decides which; `library` of later ones is not looked at.
 pub(super) fn load(library: Option<&Path>) -> Result<&'static Runtime, Error> {
     RUNTIME.get_or_try_init(|| {
+        let _call = exit::enter_first()?;
+        exit::guard();
         let mut failures = Vec::new();
         for place in places(library, &|name| std::env::var_os(name)) {
             match place.file() {
                 Ok(file) => match attempt(&file) {
-                    Ok(runtime) => return Ok(runtime),
+                    Ok(runtime) => {
+                        exit::guard();
+                        return Ok(runtime);
+                    }
                     Err(reason) => failures.push((place, reason)),
                 },
                 Err(reason) => failures.push((place, reason)),

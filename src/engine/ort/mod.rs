@@ -1,10 +1,12 @@
 //! Models by way of ONNX Runtime, which is found at run time: nothing of it is needed to build.
 
+mod exit;
 mod lane;
 mod library;
 mod session;
 mod shapes;
 
+pub(super) use exit::watch_thread;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -64,8 +66,12 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
         what: format!("loading {name}"),
         percent: 10,
     });
-    let opened = session::open(runtime, request, &name)?;
+    let opened = session::open(runtime, request, &name).or_else(|error| {
+        // A load that was ended, because the process exits, says nothing about the model.
+        exit::enter(None).and(Err(error))
+    })?;
     let fitted = {
+        let _call = exit::enter(None)?;
         let metadata = opened.session.metadata().ok();
         let model = fit::Model {
             name: &name,
@@ -150,7 +156,7 @@ struct Shared {
     spec: Spec,
     /// Whether tensors in main memory are used in place; elsewhere the input is copied when it is bound.
     on_cpu: bool,
-    session: Mutex<Session>,
+    session: Mutex<exit::Owned<Session>>,
     /// To be held before the session is locked: waiting for it can be interrupted.
     turn: Arc<Turn>,
 }

@@ -2,14 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use ::ort::ep::cuda::ConvAlgorithmSearch;
 use ::ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ::ort::logging::LogLevel;
 use ::ort::session::Session;
-use ::ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ::ort::session::builder::{GraphOptimizationLevel, LoadCanceler, SessionBuilder};
 use ::ort::value::{Outlet, TensorElementType, ValueType};
 
+use super::exit::{self, End, Owned};
 use super::library::{self, Runtime, text};
 use crate::engine::fit::Declared;
 use crate::engine::{Backend, Error, OpenRequest, Precision};
@@ -36,7 +38,7 @@ impl Provider {
 /// A session and how it came about.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) session: Session,
+    pub(super) session: Owned<Session>,
     pub(super) provider: Provider,
     /// One line for `stats`.
     pub(super) runtime: String,
@@ -118,17 +120,38 @@ fn threads(request: &OpenRequest) -> usize {
     }
 }
 
-fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Session, String> {
+fn attempt(
+    runtime: &Runtime,
+    request: &OpenRequest,
+    path: &Path,
+    provider: Provider,
+) -> Result<Owned<Session>, String> {
     // ort panics on types that it does not know, and what a file holds is not ours to trust.
+    let enter = |end| exit::enter(end).map_err(|error| error.to_string());
     let opened = catch_unwind(AssertUnwindSafe(|| {
+        let _call = enter(None)?;
         let mut builder = builder(runtime, request)?;
         // Each one by itself must work or say why: the default is to go on without it in silence.
         if let Some(providers) = providers(request, provider) {
             builder = builder.with_execution_providers(providers).map_err(text)?;
         }
-        builder.commit_from_file(path).map_err(text)
+        let _load = enter(Some(Arc::new(Load(builder.canceler()))))?;
+        let session = Owned::new(builder.commit_from_file(path).map_err(text)?);
+        // Other models are optimised with other static objects.
+        exit::guard();
+        Ok(session)
     }));
     opened.unwrap_or_else(|_| Err("it declares a type that is not supported".into()))
+}
+
+/// Ends a load.
+struct Load(LoadCanceler);
+
+impl End for Load {
+    fn end(&self) {
+        // It sets a flag, and cannot fail. Should it, the load ends by itself.
+        let _ = self.0.cancel();
+    }
 }
 
 fn builder(runtime: &Runtime, request: &OpenRequest) -> Result<SessionBuilder, String> {

@@ -685,7 +685,7 @@ impl ComfyBatch {
         let mut state = self.state.lock();
         let out = loop {
             if state.flow.is_err() {
-                drop(state);
+                // With the state locked: whoever has it go on finds it paused, or is seen.
                 let _ = self.srcpad.pause_task();
                 return false;
             }

@@ -122,6 +122,8 @@ pub(super) struct State {
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
+    /// Statistics of the last run, while there is none.
+    last: Option<gst::Structure>,
 }
 
 impl State {
@@ -149,6 +151,7 @@ impl State {
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
+            last: None,
         };
         state.apply();
         state
@@ -172,10 +175,11 @@ impl State {
         }
     }
 
-    /// PAUSED to READY: frames and events are let go.
+    /// PAUSED to READY: frames and events are let go. What `stats` says stays until the next start.
     pub(super) fn clear(&mut self) {
-        let settings = self.settings;
+        let (settings, stats) = (self.settings, self.stats());
         self.start(settings);
+        self.last = Some(stats);
     }
 
     // --- settings -------------------------------------------------------------------------------------------
@@ -732,6 +736,9 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
+        if let Some(last) = &self.last {
+            return last.clone();
+        }
         let counts = self.batcher.stats();
         let fill = counts.frames_out as f64 / (counts.batches.max(1) * self.size() as u64) as f64;
         let mut stats = gst::Structure::builder("stats")

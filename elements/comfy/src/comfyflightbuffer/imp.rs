@@ -1,20 +1,21 @@
 // Lock order: stream lock (pads), settings, state. No lock is held while calling out. The policy is
-// comfy_core::flight; here are pads, locks and waits.
+// comfy_core::flight; here are pads, locks and waits. `state.rs` holds what the lock protects.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use comfy_core::flight::{self, Admit, Change, FlightBuffer, Mark, Marker, Next, Timing, Why};
+use comfy_core::flight::{self, Admit, Change, Mark, Marker, Next, Why};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::state::{Item, State, latency, resumes_after_eos};
 use super::{Leaky, report};
 use crate::batchcaps::MAX_BATCH;
 use crate::burst::Burst;
 use crate::stream;
 use crate::video;
-use crate::wake::{Timeline, Waker};
+use crate::wake::Waker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -39,7 +40,7 @@ const DEFAULT_REBUFFER: bool = false;
 const MAX_BATCHES: u32 = 1024;
 
 #[derive(Debug, Clone, Copy)]
-struct Settings {
+pub(super) struct Settings {
     batch_size: u32,
     threshold: u32,
     max_batches: u32,
@@ -73,75 +74,6 @@ impl From<Settings> for flight::Settings {
             },
             rebuffer: settings.rebuffer,
         }
-    }
-}
-
-/// What stands in the queue.
-enum Item {
-    Frame(gst::Buffer),
-    Event(gst::Event),
-    /// A serialized query waits on its own thread until everything before it has left.
-    Barrier,
-}
-
-struct State {
-    buffer: FlightBuffer<Item>,
-    timeline: Timeline,
-    /// What the chain function answers: the src task's last word, Flushing when stopped.
-    flow: Result<gst::FlowSuccess, gst::FlowError>,
-    eos: bool,
-    /// The sink pad's segment, for running time.
-    segment: gst::FormattedSegment<gst::ClockTime>,
-    /// Queries that wait, and how many of them may go.
-    barriers_set: u64,
-    barriers_passed: u64,
-    announced: Option<Burst>,
-    /// Events that a flush overtook while they were being pushed.
-    lost: Vec<gst::Event>,
-    /// Frame duration that the last LATENCY answer stood on.
-    latency_for: Option<Duration>,
-}
-
-impl State {
-    fn new(settings: Settings) -> Self {
-        Self {
-            buffer: FlightBuffer::new(settings.into()),
-            timeline: Timeline::default(),
-            flow: Err(gst::FlowError::Flushing),
-            eos: false,
-            segment: gst::FormattedSegment::new(),
-            barriers_set: 0,
-            barriers_passed: 0,
-            announced: None,
-            lost: Vec::new(),
-            latency_for: None,
-        }
-    }
-
-    fn timing(&self, buffer: &gst::BufferRef) -> Timing {
-        Timing {
-            time: buffer
-                .pts()
-                .and_then(|pts| self.segment.to_running_time(pts))
-                .map(Into::into),
-            duration: buffer.duration().map(Into::into),
-            priority: buffer.flags().contains(gst::BufferFlags::NON_DROPPABLE),
-        }
-    }
-
-    /// Answers the events that were dropped.
-    fn reset(&mut self) -> Vec<gst::Event> {
-        let event = |item| match item {
-            Item::Event(event) => Some(event),
-            Item::Frame(_) | Item::Barrier => None,
-        };
-        let lost = std::mem::take(&mut self.lost);
-        let dropped = lost.into_iter().chain(self.buffer.flush().filter_map(event)).collect();
-        self.segment = gst::FormattedSegment::new();
-        self.eos = false;
-        self.barriers_passed = self.barriers_set;
-        self.announced = None;
-        dropped
     }
 }
 
@@ -422,12 +354,9 @@ impl ComfyFlightBuffer {
         };
         let (mut relatency, mut restart) = (false, false);
         match event.view() {
-            EventView::StreamStart(_) if state.eos => {
+            EventView::StreamStart(_) => {
                 state.eos = false;
-                restart = state.flow == Err(gst::FlowError::Eos);
-                if restart {
-                    state.flow = Ok(gst::FlowSuccess::Ok);
-                }
+                restart = state.resume();
             }
             EventView::Caps(caps) => {
                 let rate = caps
@@ -441,6 +370,7 @@ impl ComfyFlightBuffer {
                 relatency = self.learnt_frame_duration(&mut state);
             }
             EventView::Segment(segment) => {
+                restart = state.resume();
                 if let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() {
                     state.segment = segment.clone();
                 }
@@ -455,16 +385,21 @@ impl ComfyFlightBuffer {
             self.srcpad.push_event(event);
             return Ok(gst::FlowSuccess::Ok);
         }
+        // Downstream may want frames again: what holds for them by then, their caps, waits here.
+        let waits = event.is_sticky() && state.flow == Err(gst::FlowError::Eos);
         let mut item = Item::Event(event);
         loop {
             if state.eos {
                 return Err(gst::FlowError::Eos);
             }
-            state.flow?;
+            if !waits {
+                state.flow?;
+            }
             match state.buffer.mark(item, marker) {
                 Mark::Queued => break,
                 Mark::Full(back) => {
                     item = back;
+                    state.flow?;
                     self.removed.wait(&mut state);
                 }
             }
@@ -610,7 +545,7 @@ impl ComfyFlightBuffer {
         let mut state = self.state.lock();
         let next = loop {
             if state.flow.is_err() {
-                drop(state);
+                // With the state locked: whoever has it go on finds it paused, or is seen.
                 let _ = self.srcpad.pause_task();
                 return false;
             }
@@ -682,11 +617,22 @@ impl ComfyFlightBuffer {
         let Err(error) = flow else { return };
         gst::debug!(CAT, imp = self, "downstream answered {error:?}");
         let mut state = self.state.lock();
+        let mut skipped = Vec::new();
         if state.flow.is_ok() {
-            state.flow = Err(error);
+            // As `queue` does it: no more frames, until an event behind which there may be some that are wanted.
+            let resumes;
+            (skipped, resumes) = match error {
+                gst::FlowError::Eos => state.buffer.skip_to(resumes_after_eos),
+                _ => (skipped, false),
+            };
+            if !resumes {
+                state.flow = Err(error);
+            }
         }
         self.added.wake();
         self.removed.wake();
+        drop(state);
+        drop(skipped);
     }
 
     fn dropped(&self, item: Item, why: Why) {
@@ -773,13 +719,4 @@ impl ComfyFlightBuffer {
         let message = gst::message::Element::builder(report::change(&change, stats));
         let _ = obj.post_message(message.src(&*obj).build());
     }
-}
-
-fn latency(state: &State) -> (gst::ClockTime, gst::ClockTime) {
-    let (min, max) = match state.buffer.frame_duration() {
-        Some(duration) => state.buffer.latency(duration),
-        None => (Duration::ZERO, Duration::ZERO),
-    };
-    let time = |d: Duration| gst::ClockTime::try_from(d).unwrap_or(gst::ClockTime::MAX);
-    (time(min), time(max))
 }

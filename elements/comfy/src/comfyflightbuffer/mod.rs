@@ -22,6 +22,7 @@ use gst::prelude::*;
 
 mod imp;
 mod report;
+mod state;
 
 glib::wrapper! {
     /// The element.

@@ -2,6 +2,7 @@
 // which alone holds them while converting; no other lock is held while calling out. Three threads: the chain function
 // converts frames into tensors (here), `worker.rs` runs the model, `task.rs` turns tensors into frames and pushes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::thread::JoinHandle;
 
@@ -13,8 +14,8 @@ use parking_lot::Mutex;
 
 use super::output::Outside;
 use super::settings::{self, PROP_ON_ERROR, PROP_STATS, Settings};
-use super::state::{Job, Prepared, State, Work};
-use super::worker::now;
+use super::state::{About, Job, Prepared, State, Work};
+use super::worker::{now, panic_text};
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
 use crate::wake::Waker;
@@ -127,6 +128,7 @@ impl ObjectImpl for ComfyInfer {
 
     fn constructed(&self) {
         self.parent_constructed();
+        engine::watch_thread();
         let obj = self.obj();
         obj.add_pad(&self.sinkpad).expect("a new element has no pads");
         obj.add_pad(&self.srcpad).expect("a new element has no pads");
@@ -236,15 +238,12 @@ impl ComfyInfer {
             result: Ok(()),
         };
         if let Some(prepared) = prepared
-            && let Err(reason) = self.convert(&mut job, &prepared)
+            && let Err(error) = self.convert_guarded(&mut job, &prepared)
         {
             let mut state = self.state.lock();
             state.give_back(&mut job);
             drop(state);
-            self.fail(&engine::Error::Fit {
-                model: prepared.engine.spec().name.clone(),
-                reason,
-            });
+            self.fail(&error);
             return Err(gst::FlowError::Error);
         }
         job.convert = now() - job.started;
@@ -256,6 +255,23 @@ impl ComfyInfer {
         state.to_run.push_back(Work::Run(job));
         self.work.wake();
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Converts, and takes a panic for what it is: a failure of the engine whose tensors are written. The guard around the
+    /// pad would answer every later call with a bare word.
+    fn convert_guarded(&self, job: &mut Job, prepared: &Prepared) -> Result<(), engine::Error> {
+        let converted = catch_unwind(AssertUnwindSafe(|| self.convert(job, prepared)));
+        let model = || prepared.engine.spec().name.clone();
+        match converted {
+            Ok(converted) => converted.map_err(|reason| engine::Error::Fit { model: model(), reason }),
+            Err(panic) => {
+                *self.inside.lock() = None;
+                Err(engine::Error::Run {
+                    model: model(),
+                    reason: format!("the engine panicked: {}", panic_text(panic.as_ref())),
+                })
+            }
+        }
     }
 
     /// Each frame straight into its slot of the input tensor.
@@ -377,7 +393,7 @@ impl ComfyInfer {
             Some(engine) => engine.is_identity(),
             None => self.settings.lock().is_identity(),
         };
-        let pictures = loaded.is_none_or(|engine| makes_pictures(&*engine));
+        let pictures = loaded.is_none_or(|engine| About::of(&*engine).pictures);
         let peer = self.srcpad.peer_query_caps(None);
         let mut caps = if identity {
             batchcaps::batch_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
@@ -432,14 +448,8 @@ impl ComfyInfer {
                     return false;
                 };
                 let (live, min, max) = query.result();
-                let in_flight = u64::from(self.settings.lock().in_flight);
-                let state = self.state.lock();
-                let own_min = gst::ClockTime::try_from(state.turnaround.answer()).unwrap_or_default();
-                let capacity = state.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
-                let own_max = state
-                    .frame
-                    .map_or(gst::ClockTime::ZERO, |frame| frame * (capacity * in_flight));
-                drop(state);
+                let in_flight = self.settings.lock().in_flight;
+                let (own_min, own_max) = self.state.lock().latency(in_flight);
                 gst::debug!(
                     CAT,
                     imp = self,
@@ -501,17 +511,19 @@ impl ComfyInfer {
     }
 
     fn start_worker(&self) -> Result<(), gst::StateChangeError> {
+        engine::watch_thread();
         let settings = self.settings.lock().clone();
         let epoch = self.state.lock().start();
         let element = self.obj().clone();
         let thread = std::thread::Builder::new().name("comfyinfer".into()).spawn(move || {
             let imp = element.imp();
-            let guarded = std::panic::AssertUnwindSafe(|| imp.work(epoch, &settings));
-            if let Err(panic) = std::panic::catch_unwind(guarded) {
-                imp.fail(&engine::Error::Run {
+            let guarded = AssertUnwindSafe(|| imp.work(epoch, &settings));
+            if let Err(panic) = catch_unwind(guarded) {
+                let error = engine::Error::Run {
                     model: settings.request().model,
-                    reason: format!("it panicked: {}", super::worker::panic_text(panic.as_ref())),
-                });
+                    reason: format!("it panicked: {}", panic_text(panic.as_ref())),
+                };
+                imp.worker_failed(epoch, &error);
             }
             let mut state = imp.state.lock();
             if state.epoch == epoch {
@@ -575,6 +587,7 @@ impl ComfyInfer {
     }
 
     fn end_worker(&self) {
+        engine::watch_thread();
         let mut state = self.state.lock();
         let loading = state.loading;
         state.clear();
@@ -602,26 +615,9 @@ impl ComfyInfer {
         let counts = &state.counts;
         let mean = |total: u64| total / counts.batches.max(1);
         let builder = gst::Structure::builder("stats")
-            .field(
-                "model",
-                state
-                    .loaded
-                    .as_ref()
-                    .map(|(_, _, e)| e.spec().name.clone())
-                    .unwrap_or_default(),
-            )
-            .field(
-                "runtime",
-                state
-                    .loaded
-                    .as_ref()
-                    .map(|(_, _, e)| e.spec().runtime.clone())
-                    .unwrap_or_default(),
-            )
-            .field(
-                "pictures",
-                state.loaded.as_ref().is_some_and(|(_, _, e)| makes_pictures(&**e)),
-            )
+            .field("model", &state.about.model)
+            .field("runtime", &state.about.runtime)
+            .field("pictures", state.about.pictures)
             .field("batches", counts.batches)
             .field("frames", counts.frames)
             .field("padded", counts.padded)
@@ -642,10 +638,4 @@ impl ComfyInfer {
             )
             .build()
     }
-}
-
-/// Whether frames come out changed; otherwise they go on as they came, perhaps with tensors beside them.
-fn makes_pictures(engine: &dyn engine::Engine) -> bool {
-    let outputs = &engine.spec().outputs;
-    !engine.is_identity() && outputs.iter().any(|port| matches!(port.role, engine::Role::Image(_)))
 }

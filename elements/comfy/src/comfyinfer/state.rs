@@ -107,6 +107,27 @@ impl Counts {
     }
 }
 
+/// What is told about an engine, also when it has been let go.
+#[derive(Debug, Default, Clone)]
+pub(super) struct About {
+    pub(super) model: String,
+    pub(super) runtime: String,
+    /// Frames come out changed; otherwise they go on as they came, perhaps with tensors beside them.
+    pub(super) pictures: bool,
+}
+
+impl About {
+    pub(super) fn of(engine: &dyn Engine) -> Self {
+        let spec = engine.spec();
+        let is_image = |port: &engine::Port| matches!(port.role, engine::Role::Image(_));
+        Self {
+            model: spec.name.clone(),
+            runtime: spec.runtime.clone(),
+            pictures: !engine.is_identity() && spec.outputs.iter().any(is_image),
+        }
+    }
+}
+
 /// The engine that is loaded, kept over a stop so that the next start is quick.
 pub(super) type Loaded = (OpenRequest, Option<String>, Arc<dyn Engine>);
 
@@ -133,12 +154,15 @@ pub(super) struct State {
     /// The worker and the src task have nothing in their hands.
     pub(super) worker_idle: bool,
     pub(super) task_idle: bool,
+    /// Frame duration, of the slowest stream since the start: they take turns, and an answer that follows each batch's
+    /// would be told anew with each.
     pub(super) frame: Option<gst::ClockTime>,
     pub(super) turnaround: Turnaround,
     pub(super) failing: bool,
     pub(super) counts: Counts,
-    /// The last output format, for stats.
+    /// The last output format, and the engine of this run, for stats.
     pub(super) output: Option<gst::Caps>,
+    pub(super) about: About,
 }
 
 impl State {
@@ -164,6 +188,7 @@ impl State {
             failing: false,
             counts: Counts::default(),
             output: None,
+            about: About::default(),
         }
     }
 
@@ -179,15 +204,26 @@ impl State {
         epoch
     }
 
-    /// PAUSED to READY: the worker ends, frames and tensors are let go.
+    /// PAUSED to READY: the worker ends, frames and tensors are let go. What `stats` says stays until the next start.
     pub(super) fn clear(&mut self) {
-        let (epoch, loaded, loading) = (self.epoch + 1, self.loaded.take(), self.loading);
         *self = Self {
-            epoch,
-            loaded,
-            loading,
+            epoch: self.epoch + 1,
+            loaded: self.loaded.take(),
+            loading: self.loading,
+            about: std::mem::take(&mut self.about),
+            turnaround: std::mem::take(&mut self.turnaround),
+            counts: std::mem::take(&mut self.counts),
+            output: self.output.take(),
             ..Self::new()
         };
+    }
+
+    /// What is added to the LATENCY answer.
+    pub(super) fn latency(&self, in_flight: u32) -> (gst::ClockTime, gst::ClockTime) {
+        let min = gst::ClockTime::try_from(self.turnaround.answer()).unwrap_or_default();
+        let capacity = self.prepared.as_ref().map_or(0, |prepared| prepared.capacity as u64);
+        let frame = self.frame.unwrap_or_default();
+        (min, frame * (capacity * u64::from(in_flight)))
     }
 
     /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are

@@ -1,5 +1,6 @@
 //! The src task: turns the tensors of batches that ran into frames, and pushes them, with the events between, in order.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use comfy_core::engine;
@@ -11,7 +12,7 @@ use super::imp::{CAT, ComfyInfer};
 use super::negotiate::{Refused, negotiate};
 use super::output::Broken;
 use super::state::{Counts, Done, Job, Prepared};
-use super::worker::now;
+use super::worker::{now, panic_text};
 use crate::batchmeta::ComfyBatchMeta;
 
 impl ComfyInfer {
@@ -21,7 +22,7 @@ impl ComfyInfer {
         let done = loop {
             if state.flow.is_err() {
                 state.task_idle = true;
-                drop(state);
+                // With the state locked: whoever has it go on finds it paused, or is seen.
                 let _ = self.srcpad.pause_task();
                 return false;
             }
@@ -115,7 +116,17 @@ impl ComfyInfer {
                 .filter(|outside| outside.generation == prepared.generation);
             let filled = match (&job.result, outside) {
                 (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
-                (Ok(()), Some(outside)) => outside.fill(batch, &**lane, prepared, on_error, &mut counts),
+                (Ok(()), Some(outside)) => {
+                    // An engine that panics is an engine that failed, here as in its run.
+                    let fill = || outside.fill(batch, &**lane, prepared, on_error, &mut counts);
+                    catch_unwind(AssertUnwindSafe(fill)).unwrap_or_else(|panic| {
+                        Err(Broken::Text(format!(
+                            "model {} failed: its outputs cannot be read: it panicked: {}",
+                            prepared.engine.spec().name,
+                            panic_text(panic.as_ref())
+                        )))
+                    })
+                }
                 (Err(engine::Error::Interrupted), _) => Err(Broken::Flow(gst::FlowError::Flushing)),
                 (Err(error), Some(outside)) if on_error != OnError::Fail => {
                     broken = Some(error.clone());
@@ -134,8 +145,16 @@ impl ComfyInfer {
                 self.room.wake();
                 drop(state);
                 return match cause {
+                    Broken::Flow(gst::FlowError::Error) if let Some(error) = &broken => {
+                        self.fail(error);
+                        Err(gst::FlowError::Error)
+                    }
                     Broken::Flow(gst::FlowError::Error) => {
-                        self.fail(&broken.unwrap_or(engine::Error::Interrupted));
+                        gst::element_imp_error!(
+                            self,
+                            gst::ResourceError::NoSpaceLeft,
+                            ("the output's buffer pool gives no buffer")
+                        );
                         Err(gst::FlowError::Error)
                     }
                     Broken::Flow(flow) => Err(flow),

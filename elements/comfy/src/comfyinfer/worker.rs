@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 
 use super::imp::{CAT, ComfyInfer};
 use super::settings::Settings;
-use super::state::{Done, Prepared, State, Work};
+use super::state::{About, Done, Prepared, State, Work};
 use crate::{batchcaps, video};
 
 impl ComfyInfer {
@@ -85,6 +85,11 @@ impl ComfyInfer {
             .as_ref()
             .is_some_and(|(known, name, _)| *known == request && *name == settings.shared)
         {
+            state.about = state
+                .loaded
+                .as_ref()
+                .map(|(.., engine)| About::of(&**engine))
+                .unwrap_or_default();
             self.room.wake();
             return Some(());
         }
@@ -118,6 +123,7 @@ impl ComfyInfer {
             Ok(engine) => {
                 gst::info!(CAT, imp = self, "{}: {}", engine.spec().name, engine.spec().runtime);
                 let text = format!("{} loaded: {}", engine.spec().name, engine.spec().runtime);
+                state.about = About::of(&*engine);
                 state.loaded = Some((request, settings.shared.clone(), engine));
                 self.room.wake();
                 drop(state);
@@ -126,8 +132,10 @@ impl ComfyInfer {
             }
             Err(error) => {
                 drop(state);
-                self.progress(gst::ProgressType::Error, &error.to_string());
-                self.fail(&error);
+                if error != engine::Error::Interrupted {
+                    self.progress(gst::ProgressType::Error, &error.to_string());
+                }
+                self.worker_failed(epoch, &error);
                 None
             }
         }
@@ -162,19 +170,21 @@ impl ComfyInfer {
             },
             (None, false) => {
                 drop(state);
-                self.fail(&engine::Error::Fit {
+                let error = engine::Error::Fit {
                     model: engine.spec().name.clone(),
                     reason: format!("caps {frames} are not raw video in system memory"),
-                });
+                };
+                self.worker_failed(epoch, &error);
                 return None;
             }
         };
+        let before = state.latency(settings.in_flight);
         let (generation, geometry) = match state.lanes_for(&wanted) {
             Some(known) => known,
             None => {
                 state.loading = true;
                 drop(state);
-                let made = self.make_lanes(&engine, &wanted, capacity, settings.in_flight as usize);
+                let made = self.make_lanes(epoch, &engine, &wanted, capacity, settings.in_flight as usize);
                 state = self.state.lock();
                 if state.epoch != epoch {
                     // The word `loading` is the next worker's by now.
@@ -185,7 +195,7 @@ impl ComfyInfer {
                     Ok(lanes) => lanes,
                     Err(error) => {
                         drop(state);
-                        self.fail(&error);
+                        self.worker_failed(epoch, &error);
                         return None;
                     }
                 };
@@ -200,13 +210,8 @@ impl ComfyInfer {
         let rate = frames
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-        let known = state
-            .prepared
-            .as_ref()
-            .map(|known| (known.generation, known.capacity, state.frame));
-        state.frame = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
-        // Streams of different formats take turns, and their caps come with every batch.
-        let relatency = known != Some((generation, capacity, state.frame));
+        let rate = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
+        state.frame = state.frame.max(rate);
         state.caps_ready += 1;
         let number = state.caps_ready;
         let prepared = Arc::new(Prepared {
@@ -218,6 +223,8 @@ impl ComfyInfer {
             tensors,
         });
         state.prepared = Some(prepared.clone());
+        // Streams of different formats take turns, and their caps come with every batch.
+        let relatency = state.latency(settings.in_flight) != before;
         state.to_push.push_back(Done::Prepared(prepared));
         self.done.wake();
         self.room.wake();
@@ -230,6 +237,7 @@ impl ComfyInfer {
 
     fn make_lanes(
         &self,
+        epoch: u64,
         engine: &Arc<dyn Engine>,
         request: &LaneRequest,
         capacity: usize,
@@ -258,10 +266,10 @@ impl ComfyInfer {
             let start = now();
             lane.run(capacity)?;
             let time = now() - start;
-            self.state
-                .lock()
-                .turnaround
-                .expect(std::time::Duration::from_nanos(time));
+            let mut state = self.state.lock();
+            if state.epoch == epoch {
+                state.turnaround.expect(std::time::Duration::from_nanos(time));
+            }
         }
         self.progress(
             gst::ProgressType::Complete,
@@ -270,12 +278,34 @@ impl ComfyInfer {
         Ok(lanes)
     }
 
+    /// A failure on the worker's thread, which is nobody's when a stop has left that thread behind.
+    ///
+    /// One that was not left behind, because it does not load any more, is waited for by the stop: whatever it says comes
+    /// before the next start.
+    pub(super) fn worker_failed(&self, epoch: u64, error: &engine::Error) {
+        let mut state = self.state.lock();
+        if state.epoch != epoch {
+            gst::debug!(CAT, imp = self, "left behind: {error}");
+            return;
+        }
+        state.loading = false;
+        drop(state);
+        self.fail(error);
+    }
+
     /// One error message, and the end of every wait with it.
     pub(super) fn fail(&self, error: &engine::Error) {
-        gst::error!(CAT, imp = self, "{error}");
-        self.post_error_message(crate::error::message(error));
+        let flow = match error {
+            // The process is about to exit, and the engine has let go.
+            engine::Error::Interrupted => gst::FlowError::Flushing,
+            _ => {
+                gst::error!(CAT, imp = self, "{error}");
+                self.post_error_message(crate::error::message(error));
+                gst::FlowError::Error
+            }
+        };
         let mut state = self.state.lock();
-        state.flow = Err(gst::FlowError::Error);
+        state.flow = Err(flow);
         self.work.wake();
         self.done.wake();
         self.room.wake();

@@ -631,7 +631,7 @@ impl ComfyUnbatch {
                 ..
             } = &mut *state;
             let Some(stream) = streams.get_mut(&number).filter(|s| s.pad == *pad && s.flow.is_ok()) else {
-                drop(state);
+                // With the state locked: whoever has it go on finds it paused, or is seen.
                 let _ = pad.pause_task();
                 return false;
             };

@@ -152,7 +152,8 @@ impl State {
             .structure(0)
             .and_then(|s| s.get::<gst::Fraction>("framerate").ok())
             .filter(|r| r.numer() > 0);
-        self.frame = rate.map(video::frame_duration);
+        // The slowest since the start: streams take turns, and an answer that follows each batch's would be told with each.
+        self.frame = self.frame.max(rate.map(video::frame_duration));
         if self.caps.as_ref().is_none_or(|caps| !caps.is_strictly_equal(&frames)) {
             self.caps = Some(frames);
             self.caps_number += 1;
