@@ -560,7 +560,7 @@ struct Enough {
 impl Enough {
     fn of(bench: &Bench) -> Self {
         let wants = Arc::new(AtomicBool::new(true));
-        let (refusing, refused) = mpsc::channel();
+        let (refusing, refused) = mpsc::sync_channel(16);
         let pad = bench.element.static_pad("src").unwrap();
         let probe = wants.clone();
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
