@@ -8,9 +8,12 @@
 //!   that every fast one is compared with.
 //! - [`engine`]: what an engine is: the trait, the model's manifest, the calibrated `null` engine and ONNX Runtime.
 //!
+//! - [`timing`]: the longest of recent times, for LATENCY answers.
+//!
 //! Policies take the time as an argument and answer with `#[must_use]` verdicts; the caller reads the clock.
 
 pub mod batch;
 pub mod engine;
 pub mod flight;
 pub mod tensor;
+pub mod timing;

@@ -667,6 +667,31 @@ fn timeout_that_was_needed_is_told_once() {
     assert!(!bench.messages().iter().any(|m| m.type_() == gst::MessageType::Latency));
 }
 
+/// Row: latency change. What a jittering upstream makes frames wait is answered, in steps of a 64th of a frame.
+#[test]
+fn batch_that_fills_late_raises_the_answer() {
+    let mut bench = live("batch-size=4");
+    assert_eq!(bench.latency().1, FRAME * 4);
+    bench.messages();
+    let begin = bench.clock().time();
+    push(&mut bench, 0..3);
+    bench.clock().set_time(begin + FRAME * 3);
+    push(&mut bench, [3]);
+    wait_batches(&bench, 1);
+    bench.pad().peer_query(&mut gst::query::Drain::new());
+    assert!(!bench.messages().iter().any(|m| m.type_() == gst::MessageType::Latency));
+    let late = gst::ClockTime::from_mseconds(5);
+    push(&mut bench, 4..7);
+    bench.clock().set_time(begin + FRAME * 6 + late);
+    push(&mut bench, [7]);
+    comfy_tests::pipeline::wait_message(&bench.bus, "LATENCY", |m| m.type_() == gst::MessageType::Latency);
+    let answer = bench.latency().1;
+    assert!(
+        answer >= FRAME * 4 + late && answer <= FRAME * 4 + late + FRAME / 32,
+        "{answer}"
+    );
+}
+
 #[test]
 fn rate_that_caps_do_not_say_is_learnt_from_sixteen_arrivals() {
     let mut bench = Bench::new("comfybatch batch-size=4", "sink_%u", "src");

@@ -15,25 +15,40 @@ pub struct Waits {
     pub timeout: Option<Duration>,
     /// Frames that a flight buffer upstream collects before the first leaves.
     pub burst: usize,
-    /// A batch was already cut by its timeout, so waits as long as that do happen.
-    pub timed_out: bool,
+    /// By how much batches lately took longer to fill than frame durations say: upstream jitters, or frames are
+    /// missing.
+    pub overrun: Duration,
 }
 
 impl Waits {
     /// Longest wait of a frame here (min), and how much is stored without blocking (max).
     pub fn latency(&self) -> (Duration, Duration) {
         let frame = self.frame.unwrap_or_default();
-        let size = self.size as u32;
-        // With several inputs at one rate, a batch fills that many times faster.
-        let others = size.saturating_sub(1).div_ceil(self.streams.max(1) as u32);
-        let fill = frame * others;
         // Frames that a flight buffer collected have waited there.
         let waited = frame * (self.burst.saturating_sub(1) as u32);
-        let min = match self.timeout {
-            Some(timeout) if timeout < fill || self.timed_out => timeout,
-            _ => fill,
-        };
-        (min.saturating_sub(waited), frame * size)
+        let wait = self.fill() + self.overrun;
+        let min = self.timeout.map_or(wait, |timeout| wait.min(timeout));
+        (min.saturating_sub(waited), frame * self.size as u32)
+    }
+
+    /// What a full batch takes when every frame comes at its time.
+    fn fill(&self) -> Duration {
+        // With several inputs at one rate, a batch fills that many times faster.
+        let others = (self.size as u32)
+            .saturating_sub(1)
+            .div_ceil(self.streams.max(1) as u32);
+        self.frame.unwrap_or_default() * others
+    }
+
+    /// By how much a batch whose first frame waited this long exceeds [`Waits::latency`] without overrun, in steps:
+    /// each step up re-times the whole pipeline, and there are only so many until the timeout.
+    pub fn overrun_of(&self, waited: Duration) -> Duration {
+        const STEPS_PER_FRAME: u32 = 64;
+        let over = waited.saturating_sub(self.fill()).as_nanos();
+        let step = (self.frame.unwrap_or_default() / STEPS_PER_FRAME).as_nanos();
+        // Without a rate nothing is promised that could be exceeded.
+        let steps = if step == 0 { 0 } else { over.div_ceil(step) };
+        Duration::from_nanos(u64::try_from(steps * step).unwrap_or(u64::MAX))
     }
 
     /// The timeout of a live batcher that was not told one: the time that a batch needs, and half a frame for jitter.
@@ -72,20 +87,33 @@ mod tests {
     }
 
     #[test]
-    fn automatic_timeout_counts_once_it_has_happened() {
+    fn overrun_counts_up_to_the_timeout() {
         let timeout = waits(4).automatic_timeout();
         assert_eq!(timeout, Some(Duration::from_millis(140)));
-        assert_eq!(Waits { timeout, ..waits(4) }.latency().0, FRAME * 3);
-        assert_eq!(
-            Waits {
-                timeout,
-                timed_out: true,
-                ..waits(4)
-            }
-            .latency()
-            .0,
-            Duration::from_millis(140)
-        );
+        let after = |overrun| Waits {
+            timeout,
+            overrun: Duration::from_millis(overrun),
+            ..waits(4)
+        };
+        assert_eq!(after(0).latency().0, FRAME * 3);
+        assert_eq!(after(5).latency().0, Duration::from_millis(125));
+        assert_eq!(after(21).latency().0, Duration::from_millis(140));
+        assert_eq!(Waits { burst: 4, ..after(5) }.latency().0, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn overrun_goes_up_in_steps_and_never_below_what_was_waited() {
+        let over = |micros| waits(4).overrun_of(FRAME * 3 + Duration::from_micros(micros));
+        assert_eq!(waits(4).overrun_of(FRAME * 2), Duration::ZERO);
+        assert_eq!(over(0), Duration::ZERO);
+        assert_eq!(over(1), Duration::from_micros(625));
+        assert_eq!(over(625), Duration::from_micros(625));
+        assert_eq!(over(626), Duration::from_micros(1250));
+        let unknown = Waits {
+            size: 4,
+            ..Waits::default()
+        };
+        assert_eq!(unknown.overrun_of(FRAME), Duration::ZERO);
     }
 
     #[test]

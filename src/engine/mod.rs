@@ -13,7 +13,6 @@ mod open;
 pub mod ort;
 #[cfg(all(feature = "ort", test))]
 mod testing;
-pub mod timing;
 mod turn;
 
 use std::sync::Arc;

@@ -696,7 +696,7 @@ impl ComfyBatch {
             self.idle(&mut state);
         };
         let prelude = state.prelude(&out);
-        let relatency = state.timed_out_anew();
+        let relatency = state.take_relatency();
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use comfy_core::batch::latency::Waits;
 use comfy_core::batch::turns::Turns;
 use comfy_core::batch::{Batcher, Cut, Entry, Next, Reason, Settings as BatchSettings};
+use comfy_core::timing::Longest;
 
 use gst::prelude::*;
 
@@ -117,8 +118,10 @@ pub(super) struct State {
     segment_sent: bool,
     /// Group and capacity of the caps that downstream has.
     sent_caps: Option<(u64, usize)>,
-    timed_out: bool,
-    timed_out_told: bool,
+    /// How much longer than it should a batch lately took to fill.
+    overrun: Longest,
+    /// The LATENCY answer has changed.
+    relatency: bool,
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
@@ -146,8 +149,8 @@ impl State {
             started: false,
             segment_sent: false,
             sent_caps: None,
-            timed_out: false,
-            timed_out_told: false,
+            overrun: Longest::default(),
+            relatency: false,
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
@@ -273,7 +276,7 @@ impl State {
             streams: sending.clone().count(),
             timeout: None,
             burst: sending.map(|s| s.burst).min().unwrap_or(0),
-            timed_out: self.timed_out,
+            overrun: self.overrun.answer(),
         }
     }
 
@@ -320,10 +323,18 @@ impl State {
         true
     }
 
-    pub(super) fn timed_out_anew(&mut self) -> bool {
-        let anew = self.live && self.timed_out && !self.timed_out_told;
-        self.timed_out_told |= anew;
-        anew
+    /// True once after each change that batches made.
+    pub(super) fn take_relatency(&mut self) -> bool {
+        std::mem::take(&mut self.relatency)
+    }
+
+    /// A batch with frames was formed at `now`. When the src task has something to push already, downstream is what
+    /// its frames waited for.
+    fn filled(&mut self, now: Duration, reason: Reason, first_arrival: Duration) {
+        if self.live && self.ready.is_empty() && matches!(reason, Reason::Full | Reason::Timeout) {
+            let over = self.waits().overrun_of(now.saturating_sub(first_arrival));
+            self.relatency |= self.overrun.measured(now, over);
+        }
     }
 
     // --- streams --------------------------------------------------------------------------------------------
@@ -619,7 +630,9 @@ impl State {
         self.sequence += 1;
         // Events without frames leave by the timeout too, and make no frame wait.
         let has_frames = self.scratch.iter().any(|entry| matches!(entry, Entry::Frame { .. }));
-        self.timed_out |= reason == Reason::Timeout && has_frames;
+        if has_frames {
+            self.filled(now, reason, first_arrival);
+        }
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use comfy_core::engine::timing::Turnaround;
 use comfy_core::engine::{self, Engine, Geometry, Interrupt, Lane, LaneRequest, OpenRequest};
+use comfy_core::timing::Longest;
 
 /// One batch on its way.
 pub(super) struct Job {
@@ -157,7 +157,7 @@ pub(super) struct State {
     /// Frame duration, of the slowest stream since the start: they take turns, and an answer that follows each batch's
     /// would be told anew with each.
     pub(super) frame: Option<gst::ClockTime>,
-    pub(super) turnaround: Turnaround,
+    pub(super) turnaround: Longest,
     pub(super) failing: bool,
     pub(super) counts: Counts,
     /// The last output format, and the engine of this run, for stats.
@@ -184,7 +184,7 @@ impl State {
             worker_idle: true,
             task_idle: true,
             frame: None,
-            turnaround: Turnaround::default(),
+            turnaround: Longest::default(),
             failing: false,
             counts: Counts::default(),
             output: None,
