@@ -328,7 +328,9 @@ fn set_if_taken(element: &gst::Element, name: &str, value: &str) {
         return;
     };
     match glib::Value::deserialize_with_pspec(value, &spec) {
-        Ok(value) if spec.flags().contains(glib::ParamFlags::WRITABLE) => element.set_property_from_value(name, &value),
+        Ok(value) if spec.flags().contains(glib::ParamFlags::WRITABLE) && spec.value_is_valid(&value) => {
+            element.set_property_from_value(name, &value);
+        }
         _ => gst::warning!(
             gst::CAT_RUST,
             obj = element,
