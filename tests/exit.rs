@@ -1,7 +1,8 @@
 //! A process that ends while a model is loading or running ends with its own status: nobody aborts it.
 #![allow(clippy::disallowed_methods, reason = "tests measure and bound real time")]
 
-use std::process::{Command, ExitStatus};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use comfy_tests::models;
@@ -14,6 +15,9 @@ const SCENE: &str = "COMFY_EXIT_SCENE";
 /// The status that the process ends with, and none that a signal or a failed test gives.
 const STATUS: i32 = 23;
 
+/// What the process says just before it ends.
+const LEAVING: &str = "leaving";
+
 /// Ending may take as long as a run or a step of a load, which are told to end. Nothing of a second's length is run.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
@@ -23,8 +27,16 @@ fn ends_well(scene: &str, moments: impl IntoIterator<Item = u64>) {
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
         command.args(["the_process_itself", "--exact", "--nocapture", "--test-threads=1"]);
         command.env(SCENE, format!("{scene} {moment}"));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("this program runs again");
+        // What comes before may take its time: a model is loaded in there.
+        let lines = BufReader::new(child.stdout.as_mut().expect("piped")).lines();
+        lines.map_while(Result::ok).find(|line| line.contains(LEAVING));
         let start = Instant::now();
-        let output = command.output().expect("this program runs again");
+        let output = child.wait_with_output().expect("it ends");
         let took = start.elapsed();
         let status: ExitStatus = output.status;
         assert_eq!(
@@ -75,6 +87,7 @@ fn the_process_itself() {
     if scene.contains("stopped") {
         pipeline.set_state(gst::State::Null).expect("it stops");
     }
+    println!("{LEAVING}");
     std::process::exit(STATUS);
 }
 
