@@ -683,6 +683,7 @@ impl ComfyBatch {
     /// One turn of the src task. False: the task is paused.
     fn step(&self) -> bool {
         let mut state = self.state.lock();
+        let mut idle = false;
         let out = loop {
             if state.flow.is_err() {
                 // With the state locked: whoever has it go on finds it paused, or is seen.
@@ -694,9 +695,11 @@ impl ComfyBatch {
                 break out;
             }
             self.idle(&mut state);
+            idle = true;
         };
         let prelude = state.prelude(&out);
-        let relatency = state.take_relatency();
+        // A batch that was there before waited for downstream, which is no latency of ours.
+        let relatency = idle && state.leaves(&out);
         drop(state);
         self.removed.wake();
         for event in prelude.into_iter().flatten() {

@@ -120,8 +120,6 @@ pub(super) struct State {
     sent_caps: Option<(u64, usize)>,
     /// How much longer than it should a batch lately took to fill.
     overrun: Longest,
-    /// The LATENCY answer has changed.
-    relatency: bool,
     scratch: Vec<Entry<u32, Arrived, gst::Event>>,
     spares: Arc<Spares>,
     sequence: u64,
@@ -150,7 +148,6 @@ impl State {
             segment_sent: false,
             sent_caps: None,
             overrun: Longest::default(),
-            relatency: false,
             scratch: Vec::new(),
             spares: Arc::default(),
             sequence: 0,
@@ -323,18 +320,16 @@ impl State {
         true
     }
 
-    /// True once after each change that batches made.
-    pub(super) fn take_relatency(&mut self) -> bool {
-        std::mem::take(&mut self.relatency)
-    }
-
-    /// A batch with frames was formed at `now`. When the src task has something to push already, downstream is what
-    /// its frames waited for.
-    fn filled(&mut self, now: Duration, reason: Reason, first_arrival: Duration) {
-        if self.live && self.ready.is_empty() && matches!(reason, Reason::Full | Reason::Timeout) {
-            let over = self.waits().overrun_of(now.saturating_sub(first_arrival));
-            self.relatency |= self.overrun.measured(now, over);
+    /// The src task, which had nothing to do, leaves with this now. True when the LATENCY answer changes.
+    pub(super) fn leaves(&mut self, out: &Out) -> bool {
+        let Out::Batch { batch, .. } = out else { return false };
+        // What caps, segments and the end cut short waited for less. Events alone make no frame wait.
+        if !self.live || batch.frames.is_empty() || !matches!(batch.reason, Reason::Full | Reason::Timeout) {
+            return false;
         }
+        let now = self.timeline.now();
+        let over = self.waits().overrun_of(now.saturating_sub(batch.first_arrival));
+        self.overrun.measured(now, over)
     }
 
     // --- streams --------------------------------------------------------------------------------------------
@@ -628,11 +623,6 @@ impl State {
         (batch.sequence, batch.capacity, batch.reason) = (self.sequence, self.size(), reason);
         (batch.first_arrival, batch.formed) = (first_arrival, now);
         self.sequence += 1;
-        // Events without frames leave by the timeout too, and make no frame wait.
-        let has_frames = self.scratch.iter().any(|entry| matches!(entry, Entry::Frame { .. }));
-        if has_frames {
-            self.filled(now, reason, first_arrival);
-        }
         let (mut first, mut last, mut from) = (None, None, None);
         for entry in self.scratch.drain(..) {
             match entry {
