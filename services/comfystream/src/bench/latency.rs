@@ -58,8 +58,9 @@ struct Outcome {
     reported: f64,
     dropped: u64,
     rendered: u64,
-    /// How late the source itself was, p99.
-    source: f64,
+    /// How late the source itself was, p99 and p99.9: one thread that wakes at a time, and all that the machine does to
+    /// it.
+    source: [f64; 2],
     /// Batches that left before they were full.
     cut: usize,
     /// What comfyinfer takes for its own longest time.
@@ -216,7 +217,7 @@ fn run(case: &Case) -> Result<Outcome> {
         reported: reported.nseconds() as f64 / 1e6,
         dropped: stats.get("dropped").unwrap_or_default(),
         rendered: stats.get("rendered").unwrap_or_default(),
-        source: percentile(&late, 0.99),
+        source: [0.99, 0.999].map(|share| percentile(&late, share)),
         cut,
         model: model as f64 / 1e6,
     })
@@ -234,7 +235,8 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
         "measured p99.9, ms",
         "dropped by the sink",
         "batches cut short",
-        "source late, p99 ms",
+        "source late, ms: p99",
+        "p99.9",
     ]);
     let (mut cases, mut worst_added, mut worst_ratio, mut dropped) = (Vec::new(), 0f64, 1.025f64, 0);
     for case in &CASES {
@@ -260,7 +262,7 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
             "reported_over_measured_p999": number(ratio),
             "dropped": outcome.dropped, "rendered": outcome.rendered, "cut": outcome.cut,
             "engine_ms": engine_time(case.batch).as_secs_f64() * 1e3, "comfyinfer_answer_ms": number(outcome.model),
-            "source_late_p99_ms": number(outcome.source),
+            "source_late_p99_ms": number(outcome.source[0]), "source_late_p999_ms": number(outcome.source[1]),
         }));
         table.line([
             name,
@@ -272,7 +274,8 @@ pub(super) fn measure(report: &mut Value) -> Result<()> {
             format!("{measured:.2}"),
             format!("{} of {}", outcome.dropped, outcome.dropped + outcome.rendered),
             outcome.cut.to_string(),
-            format!("{:.3}", outcome.source),
+            format!("{:.3}", outcome.source[0]),
+            format!("{:.3}", outcome.source[1]),
         ]);
     }
     progress("");
