@@ -9,12 +9,19 @@
 //!
 //! These know no socket and no clock. Times are the caller's, from any monotonic clock.
 //!
-//! With feature `http`, on tokio and HTTP/1.1: `server` and `client`.
+//! With feature `http`, on tokio and HTTP/1.1:
+//!
+//! - `server`: channels for everybody who connects.
+//! - `client`: publish and subscribe, for threads and tasks.
 
 pub mod channel;
 #[cfg(feature = "http")]
 pub mod client;
 pub mod publisher;
+#[cfg(feature = "http")]
+pub mod server;
+#[cfg(feature = "http")]
+mod socket;
 pub mod subscriber;
 pub mod wire;
 

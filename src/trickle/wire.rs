@@ -422,6 +422,29 @@ fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
     sane.then_some((host, port))
 }
 
+/// Who has it may do something. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// What is sent after `Bearer`.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Token {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Token(...)")
+    }
+}
+
 /// The head of an answer, as far as the protocol goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {

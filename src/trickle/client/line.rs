@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hyper::Response;
 use hyper::body::Incoming;
@@ -18,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::upload::Outgoing;
 use super::{Config, Error};
+use crate::trickle::socket::prepare;
 use crate::trickle::wire::ChannelUrl;
 
 /// What a connection reads at a time, and holds back of what it has to write.
@@ -136,20 +136,4 @@ async fn handshake<T: Read + Write + Unpin + Send + 'static>(io: T, url: &Channe
         key: key(url),
         reused: false,
     })
-}
-
-/// No waiting for more to send, and an end to a peer that is gone without a word.
-pub(in crate::trickle) fn prepare(stream: &TcpStream, unanswered: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    let pause = (unanswered / 3).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(
-        &socket2::TcpKeepalive::new()
-            .with_time(pause)
-            .with_interval(pause)
-            .with_retries(3),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(unanswered))?;
-    Ok(())
 }

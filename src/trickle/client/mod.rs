@@ -59,7 +59,7 @@ use tokio::time::timeout;
 use self::line::{Line, Pool};
 use self::upload::{Outgoing, Upload};
 use super::publisher::Sent;
-use super::wire::{Answer, ChannelUrl, header, status};
+use super::wire::{Answer, ChannelUrl, Token, header, status};
 
 pub use feed::{Begin, Event, Feed, Write};
 pub use inbox::{Arrival, Inbox, Next};
@@ -73,7 +73,7 @@ const MAX_TEXT: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Sent as `Authorization: Bearer`.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Trust any certificate.
     pub insecure: bool,
     /// A PEM file of certificates to trust besides the system's.
@@ -215,7 +215,8 @@ impl Client {
         let bad = |what: &str| Error::Setup(format!("the {what} has characters that no HTTP header may have"));
         let authorization = match &config.token {
             Some(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| bad("token"))?;
+                let mut value =
+                    HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| bad("token"))?;
                 value.set_sensitive(true);
                 Some(value)
             }
