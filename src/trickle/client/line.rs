@@ -23,7 +23,7 @@ use crate::trickle::wire::ChannelUrl;
 /// What a connection reads at a time, and holds back of what it has to write.
 const BUFFER: usize = 128 * 1024;
 
-/// Bytes of the head of an answer at most, all headers together; hyper counts the buffer.
+/// Headers of an answer at most. Their bytes are bounded by the buffer.
 const MAX_HEADERS: usize = 64;
 
 /// One connection, with one request on it at a time. Closed when dropped, whatever is going on.

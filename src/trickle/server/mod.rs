@@ -281,6 +281,11 @@ impl Server {
         connections.shutdown().await;
     }
 
+    /// The path before the channels' names, with a slash at each end.
+    pub fn base(&self) -> &str {
+        &self.registry.base
+    }
+
     /// Creates a channel. One that exists stays as it is.
     pub fn create(&self, name: &str, mime: &str) -> Result<(), Refusal> {
         self.registry.create(name, mime, false).map(drop)

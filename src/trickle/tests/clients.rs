@@ -738,8 +738,8 @@ async fn channels_are_created_asked_and_deleted() {
 async fn a_token_is_sent_and_a_wrong_one_is_final() {
     let rig = Rig::with(server::Config {
         autocreate: true,
-        publish_token: Some("secret".into()),
-        subscribe_token: Some("secret".into()),
+        publish_token: Some("hunter2".into()),
+        subscribe_token: Some("hunter2".into()),
         ..server::Config::default()
     })
     .await;
@@ -750,7 +750,7 @@ async fn a_token_is_sent_and_a_wrong_one_is_final() {
         })
         .expect("a client")
     };
-    with(Some("secret")).create(&rig.url("c"), "").await.expect("created");
+    with(Some("hunter2")).create(&rig.url("c"), "").await.expect("created");
     let error = with(None)
         .create(&rig.url("d"), "")
         .await
@@ -760,6 +760,6 @@ async fn a_token_is_sent_and_a_wrong_one_is_final() {
     let (inbox, task) = with(Some("wrong")).subscribe(vec![rig.url("c")], SubscribeSettings::default());
     assert_eq!(soon(task.run()).await.over, subscriber::Over::Refused(401));
     assert_eq!(inbox.wait(None), Next::Over(subscriber::Over::Refused(401)));
-    let shown = format!("{:?} {:?}", with(Some("secret")), rig.server);
-    assert!(!shown.contains("secret"), "{shown}");
+    let shown = format!("{:?} {:?}", with(Some("hunter2")), rig.server);
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

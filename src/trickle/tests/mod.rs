@@ -1,7 +1,9 @@
 //! Tests of the protocol. Where its specification has a numbered case, the test's name carries the number.
 
 mod channel;
+mod model;
 mod publisher;
+mod sim;
 mod subscriber;
 mod wire;
 
