@@ -292,7 +292,7 @@ fn read(path: &Path) -> anyhow::Result<Options> {
 fn seconds(name: &str, value: Option<f64>) -> anyhow::Result<Option<Duration>> {
     const YEAR: f64 = 365.0 * 86_400.0;
     let Some(value) = value else { return Ok(None) };
-    if value >= 0.001 && value <= YEAR {
+    if (0.001..=YEAR).contains(&value) {
         return Ok(Some(Duration::from_secs_f64(value)));
     }
     bail!("{name}: {value} is no time; expected seconds from 0.001 to {YEAR}")

@@ -245,10 +245,10 @@ async fn receive(link: &Link, mut hold: WriteHold, seq: u64, mut body: Incoming)
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
                 return Poll::Ready(Event::Frame(frame));
             }
-            if !begun || tell_lost {
-                if let Writing::Ended { closed } = hold.poll_writing(cx) {
-                    return Poll::Ready(Event::Ended { closed });
-                }
+            if (!begun || tell_lost)
+                && let Writing::Ended { closed } = hold.poll_writing(cx)
+            {
+                return Poll::Ready(Event::Ended { closed });
             }
             if !begun && interim.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Interim);

@@ -343,7 +343,7 @@ fn d05_a_broken_segment_nobody_takes_up_ends_after_its_grace_or_with_the_next() 
     ring.abort(NOW, writer);
     let reader = open(&mut ring, Wanted::Number(0));
     assert_eq!(ring.tick(NOW + grace / 2), Some(NOW + grace));
-    assert_eq!(text(&mut ring, &reader).1, false);
+    assert!(!text(&mut ring, &reader).1);
     assert_eq!(ring.tick(NOW + grace), None);
     assert_eq!(ring.read(&reader), Read::End);
 

@@ -380,10 +380,9 @@ impl Model {
     }
 
     fn claim(&mut self, seq: u64, writing: bool) -> usize {
-        if let Some(old) = self.window.remove(&(seq % 5)) {
-            if writing || self.pens(old).count() == 0 {
-                self.end(old);
-            }
+        let old = self.window.remove(&(seq % 5));
+        if let Some(old) = old.filter(|old| writing || self.pens(*old).count() == 0) {
+            self.end(old);
         }
         self.segments.push(Piece {
             seq,
