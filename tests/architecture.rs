@@ -95,7 +95,6 @@ fn dependencies_point_one_way() {
                 "gstreamer-sys",
                 "glib",
                 "glib-sys",
-                "ort",
                 "gst-plugin-comfy",
                 "comfy-pipelines",
                 "comfystream",

@@ -12,6 +12,8 @@ mod clients;
 #[cfg(feature = "http")]
 mod faults;
 #[cfg(feature = "http")]
+mod limits;
+#[cfg(feature = "http")]
 mod rig;
 #[cfg(feature = "http")]
 mod server;
