@@ -402,8 +402,10 @@ async fn post(
 
 /// Returns when the connection has taken nothing for too long, or there is no answer after the end.
 async fn stuck(upload: &Upload, stall: Duration) -> String {
+    // What waited before there was a connection is not this one's fault.
+    let begun = Instant::now();
     loop {
-        match upload.stuck_since() {
+        match upload.stuck_since().map(|since| since.max(begun)) {
             Some(since) if since.elapsed() >= stall && upload.sent() == Sent::All => {
                 return format!("no answer within {stall:?} after the end of the segment");
             }
