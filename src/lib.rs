@@ -7,7 +7,8 @@
 //! - [`tensor`]: shapes, dtypes, layouts, images; [`tensor::convert`] is the slow, plainly right conversion
 //!   that every fast one is compared with.
 //! - [`engine`]: what an engine is: the trait, the model's manifest, the calibrated `null` engine and ONNX Runtime.
-//!
+//! - [`trickle`]: Livepeer's trickle protocol: segments that can be read while they are written. The policy of server,
+//!   publisher and subscriber; with feature `http` also the server and the clients themselves.
 //! - [`timing`]: the longest of recent times, for LATENCY answers.
 //!
 //! Policies take the time as an argument and answer with `#[must_use]` verdicts; the caller reads the clock.
@@ -17,3 +18,4 @@ pub mod engine;
 pub mod flight;
 pub mod tensor;
 pub mod timing;
+pub mod trickle;

@@ -1,0 +1,243 @@
+//! A connection, with what HTTP leaves open: how long it may be silent, and signs of life while a request waits.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+/// Sent, unasked, while a request's body does not come: for what sits between and would think the connection dead.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// After an answer that came before the end of the request: how long, and how much, to read on, so that the answer
+/// is not torn away by what it overtook.
+const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
+
+/// How long a connection may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// For the head of a request.
+    pub(super) header: Duration,
+    /// Of a peer that is to read and does not.
+    pub(super) stall: Duration,
+}
+
+/// What the connection and who answers its requests know of each other.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Signs of life to be sent.
+    interim: usize,
+    /// An answer came before the end of the request.
+    early: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Idle(Instant),
+    Head(Instant),
+    Busy,
+}
+
+impl Link {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                // A new connection has no excuse for silence.
+                phase: Phase::Head(Instant::now()),
+                interim: 0,
+                early: false,
+            }),
+        })
+    }
+
+    /// A request is being answered until the guard is dropped.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.lock().phase = Phase::Busy;
+        Busy(self.clone())
+    }
+
+    /// Sends a sign of life, from the connection's own task.
+    pub(super) fn interim(&self) {
+        self.lock().interim = CONTINUE.len();
+    }
+
+    /// What follows on this connection is of no interest.
+    pub(super) fn early(&self) {
+        self.lock().early = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Link::busy`].
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Link>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.lock().phase = Phase::Idle(Instant::now());
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    link: Arc<Link>,
+    times: Times,
+    reading: Alarm,
+    writing: Alarm,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S, link: Arc<Link>, times: Times) -> Self {
+        Self {
+            stream,
+            link,
+            times,
+            reading: Alarm::default(),
+            writing: Alarm::default(),
+        }
+    }
+
+    /// Ends the connection, not before the peer has had time to read the answer.
+    pub(super) async fn close(mut self) {
+        let early = self.link.lock().early;
+        if self.stream.shutdown().await.is_err() || !early {
+            return;
+        }
+        let (time, bytes) = LINGER;
+        let draining = async {
+            let (mut scrap, mut left) = ([0; 4096], bytes);
+            while left > 0 {
+                match self.stream.read(&mut scrap).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        };
+        // Who has not closed by then will see a reset.
+        let _ = timeout(time, draining).await;
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        loop {
+            let left = self.link.lock().interim;
+            if left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let rest = &CONTINUE[CONTINUE.len() - left..];
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            self.link.lock().interim -= written.min(left);
+        }
+    }
+
+    fn wrote<T>(&mut self, cx: &mut Context, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match result {
+            Poll::Ready(result) => {
+                self.writing.until = None;
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let until = self.writing.until.unwrap_or_else(|| Instant::now() + self.times.stall);
+                ready!(self.writing.poll(cx, until));
+                Poll::Ready(Err(late("the peer reads nothing")))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context, buffer: &mut ReadBuf) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            if buffer.filled().len() > before {
+                let mut state = this.link.lock();
+                if let Phase::Idle(_) = state.phase {
+                    state.phase = Phase::Head(Instant::now());
+                }
+            }
+            return Poll::Ready(result);
+        }
+        let phase = this.link.lock().phase;
+        let until = match phase {
+            Phase::Idle(since) => since + this.times.idle,
+            Phase::Head(since) => since + this.times.header,
+            Phase::Busy => return Poll::Pending,
+        };
+        ready!(this.reading.poll(cx, until));
+        Poll::Ready(Err(late("no request came")))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write(cx, buffer),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        this.wrote(cx, result)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context, buffers: &[IoSlice]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write_vectored(cx, buffers),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        this.wrote(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+/// A timer that is made when it is first needed: most connections need it rarely.
+#[derive(Debug, Default)]
+struct Alarm {
+    until: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    fn poll(&mut self, cx: &mut Context, until: Instant) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
+        }
+        self.until = Some(until);
+        sleep.as_mut().poll(cx)
+    }
+}
