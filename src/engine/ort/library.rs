@@ -83,9 +83,16 @@ fn places(library: Option<&Path>, env: &dyn Fn(&str) -> Option<OsString>) -> Vec
         if is_runtime {
             places.push(Place::Path(library.into(), "as set"));
         }
-        places.push(Place::Path(folder.into(), "beside the plugin"));
-        places.push(Place::Path(folder.join("comfy"), "beside the plugin"));
-        places.push(Place::Path(folder.join("../lib/comfy"), "beside the plugin"));
+        // As installed: beside lib/gstreamer-1.0 for the plugin, below any of the usual lib folders for a program in bin.
+        let debian = format!("../lib/{}-linux-gnu/comfy", std::env::consts::ARCH);
+        for place in ["", "comfy", "../comfy", "../lib/comfy", "../lib64/comfy", &debian] {
+            let path = if place.is_empty() {
+                folder.into()
+            } else {
+                folder.join(place)
+            };
+            places.push(Place::Path(path, "beside the plugin"));
+        }
     }
     if let Some(home) = set("COMFY_HOME") {
         places.push(Place::Path(home.join("lib"), "COMFY_HOME"));
@@ -217,7 +224,13 @@ mod tests {
                 "/a/libonnxruntime.so.1 (ORT_DYLIB_PATH)",
                 "/p (beside the plugin)",
                 "/p/comfy (beside the plugin)",
+                "/p/../comfy (beside the plugin)",
                 "/p/../lib/comfy (beside the plugin)",
+                "/p/../lib64/comfy (beside the plugin)",
+                &format!(
+                    "/p/../lib/{}-linux-gnu/comfy (beside the plugin)",
+                    std::env::consts::ARCH
+                ),
                 "/home/lib (COMFY_HOME)",
                 "libonnxruntime.so.1 (the system's libraries)",
                 "libonnxruntime.so (the system's libraries)",
