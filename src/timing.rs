@@ -11,25 +11,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// The answer is the longest of the window with 5 % head room. It grows as soon as a batch takes longer than it says,
 /// and falls only when a whole window stays below three quarters of it: a new answer costs every sink a new timing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Longest {
     answer: Duration,
     seen: Duration,
     batches: usize,
     told: Option<Duration>,
     untold: bool,
-}
-
-impl Default for Longest {
-    fn default() -> Self {
-        Self {
-            answer: Duration::ZERO,
-            seen: Duration::ZERO,
-            batches: 0,
-            told: None,
-            untold: false,
-        }
-    }
 }
 
 fn with_head_room(time: Duration) -> Duration {
