@@ -2,9 +2,11 @@
 
 mod channel;
 mod model;
+mod payload;
 mod publisher;
 mod sim;
 mod subscriber;
+mod ts;
 mod wire;
 
 #[cfg(feature = "http")]
