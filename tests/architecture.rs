@@ -69,7 +69,7 @@ fn needs() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn dependencies_point_one_way() {
     let needs = needs();
-    let forbidden: [(&str, &[&str]); 5] = [
+    let forbidden: [(&str, &[&str]); 6] = [
         (
             "comfy-core",
             &[
@@ -80,11 +80,23 @@ fn dependencies_point_one_way() {
                 "parking_lot",
                 "clap",
                 "gst-plugin-comfy",
+                "gst-plugin-trickle",
             ],
         ),
         (
             "gst-plugin-comfy",
             &["comfy-pipelines", "comfystream", "clap", "anyhow"],
+        ),
+        (
+            "gst-plugin-trickle",
+            &[
+                "gst-plugin-comfy",
+                "comfy-pipelines",
+                "comfystream",
+                "trickle-relay",
+                "clap",
+                "anyhow",
+            ],
         ),
         ("comfy-pipelines", &["comfystream", "clap"]),
         ("comfystream", &["trickle-relay"]),

@@ -6,7 +6,14 @@ use std::fmt::Write;
 use comfy_tests::models::root;
 use gst::prelude::*;
 
-const ELEMENTS: [&str; 4] = ["comfyflightbuffer", "comfybatch", "comfyinfer", "comfyunbatch"];
+const ELEMENTS: [&str; 6] = [
+    "comfyflightbuffer",
+    "comfybatch",
+    "comfyinfer",
+    "comfyunbatch",
+    "tricklesink",
+    "tricklesrc",
+];
 
 fn factory(name: &str) -> gst::ElementFactory {
     comfy_tests::init();
@@ -47,6 +54,9 @@ fn range(property: &glib::ParamSpec) -> String {
         return format!(" {} to {}", p.minimum(), p.maximum());
     }
     if let Some(p) = property.downcast_ref::<glib::ParamSpecUInt64>() {
+        return format!(" {} to {}", p.minimum(), p.maximum());
+    }
+    if let Some(p) = property.downcast_ref::<glib::ParamSpecInt64>() {
         return format!(" {} to {}", p.minimum(), p.maximum());
     }
     if let Some(p) = property.downcast_ref::<glib::ParamSpecEnum>() {
@@ -202,6 +212,42 @@ fn values_read_back_after_they_were_written() {
         write("comfyinfer", property, value);
     }
     write("comfyunbatch", "pacing", "pts");
+    for (property, value) in [
+        ("url", "trickle://host/cam"),
+        ("segment-duration", "2000000000"),
+        ("max-segment-duration", "4000000000"),
+        ("cut", "duration"),
+        ("create", "never"),
+        ("delete-on-eos", "true"),
+        ("start", "seq"),
+        ("start-seq", "7"),
+        ("max-bytes", "1000"),
+        ("max-segments", "2"),
+        ("leaky", "keyframe"),
+        ("max-wait", "5"),
+        ("eos-timeout", "6"),
+        ("max-failures", "3"),
+        ("token", "secret"),
+        ("insecure-tls", "true"),
+        ("ca-file", "file.pem"),
+    ] {
+        write("tricklesink", property, value);
+    }
+    for (property, value) in [
+        ("url", "trickle://host/cam"),
+        ("start-seq", "-1"),
+        ("on-missing", "wait"),
+        ("is-live", "false"),
+        ("max-lag", "2"),
+        ("lag-policy", "earliest"),
+        ("max-failures", "3"),
+        ("max-bytes", "1000"),
+        ("token", "secret"),
+        ("insecure-tls", "true"),
+        ("ca-file", "file.pem"),
+    ] {
+        write("tricklesrc", property, value);
+    }
 }
 
 /// A property that is writable in READY only keeps its value when somebody writes it later.

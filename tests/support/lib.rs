@@ -10,6 +10,7 @@ pub mod frames;
 pub mod models;
 pub mod passport;
 pub mod pipeline;
+pub mod relay;
 pub mod story;
 pub mod tap;
 pub mod temp;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use bench::Bench;
 pub use frames::Video;
 pub use passport::{Passport, Passports};
+pub use relay::Relay;
 pub use tap::{Seen, Tap};
 
 /// How long any wait of a test may last. Only a failure takes this long.
@@ -28,7 +30,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The same for GStreamer.
 pub const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
 
-/// GStreamer with our plugin in it, from this build, and a registry of our own.
+/// GStreamer with our plugins in it, from this build, and a registry of our own.
 #[allow(unsafe_code)]
 pub fn init() {
     static ONCE: Once = Once::new();
@@ -46,5 +48,6 @@ pub fn init() {
         }
         gst::init().expect("GStreamer is installed");
         gstcomfy::plugin_register_static().expect("the plugin registers");
+        gsttrickle::plugin_register_static().expect("the plugin registers");
     });
 }

@@ -52,7 +52,8 @@ impl Ended {
         let ours = self.messages.iter().filter(|message| {
             let element = message.src().and_then(|source| source.downcast_ref::<gst::Element>());
             let factory = element.and_then(|element| element.factory());
-            message.type_() == gst::MessageType::Error && factory.is_some_and(|f| f.name().starts_with("comfy"))
+            message.type_() == gst::MessageType::Error
+                && factory.is_some_and(|f| f.name().starts_with("comfy") || f.name().starts_with("trickle"))
         });
         let (count, errors) = (ours.count(), self.errors());
         assert_eq!(count, 1, "expected one error of ours: {errors:?}");
@@ -130,6 +131,11 @@ pub fn wait_message(bus: &gst::Bus, what: &str, wanted: impl Fn(&gst::Message) -
             panic!("an error instead of {what}: {} {:?}", error.error(), error.debug());
         }
     }
+}
+
+/// Asks for a state that is reached when data comes.
+pub fn go_async(element: &impl IsA<gst::Element>, state: gst::State) {
+    element.set_state(state).expect("the change is accepted");
 }
 
 /// Sets the state and waits until it is reached.
