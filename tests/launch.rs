@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use comfy_tests::pipeline::{self, Ended, parse, play_to_end, run};
 use comfy_tests::temp::Temp;
-use comfy_tests::{Tap, bench, models};
+use comfy_tests::{Relay, Tap, bench, models};
 use gst::prelude::*;
 
 /// What a machine without a camera, a screen and the reader's files has instead. Sources without an end get
@@ -55,6 +55,12 @@ const LAUNCH_FILES: &[(&str, &[(&str, usize)])] = &[
     ("two-sources", &[("first", 30), ("second", 20)]),
     ("upscale", &[("screen", 12)]),
 ];
+
+/// What needs a trickle server, and another pipeline at the other end of it.
+const TRICKLE_FILES: [&str; 4] = ["trickle-infer", "trickle-publish", "trickle-relay", "trickle-subscribe"];
+
+/// The server that launch files and documents name.
+const SERVER: &str = "trickle://localhost:3389/";
 
 fn launch_folder() -> PathBuf {
     models::root().join("pipelines/launch")
@@ -163,12 +169,18 @@ fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
         names.push(path.file_stem().expect("a name").to_str().expect("UTF-8").to_owned());
     }
     names.sort();
-    assert_eq!(names, LAUNCH_FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let mut known: Vec<_> = LAUNCH_FILES
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(TRICKLE_FILES)
+        .collect();
+    known.sort_unstable();
+    assert_eq!(names, known);
 }
 
 #[test]
 fn every_launch_file_parses_as_it_stands() {
-    for (name, _) in LAUNCH_FILES {
+    for name in LAUNCH_FILES.iter().map(|(name, _)| *name).chain(TRICKLE_FILES) {
         assert_parses(&words(&launch_text(name)), name);
     }
 }
@@ -218,6 +230,47 @@ fn every_launch_file_plays_to_its_end_and_every_frame_arrives() {
             };
             assert_eq!(seen as u64 + dropped, *frames as u64, "{name}, {sink}");
         }
+    }
+}
+
+#[test]
+fn trickle_launch_files_bring_every_frame_from_the_publisher_to_the_screen() {
+    comfy_tests::init();
+    let folder = Temp::new();
+    for (through, out) in [
+        (None, "cam"),
+        (Some("trickle-relay"), "copy"),
+        (Some("trickle-infer"), "cam-out"),
+    ] {
+        let relay = Relay::new();
+        let parsed = |name: &str| {
+            let text = substitute(&launch_text(name), &folder).replace(SERVER, &relay.url(""));
+            parse_words(&words(&text)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let subscribe = parsed("trickle-subscribe");
+        let source = subscribe
+            .iterate_elements()
+            .into_iter()
+            .flatten()
+            .find(|element| element.factory().is_some_and(|factory| factory.name() == "tricklesrc"))
+            .expect("there is one");
+        source.set_property("url", relay.url(out));
+        let tap = Tap::on(&subscribe.by_name("screen").unwrap().static_pad("sink").unwrap());
+        let through = through.map(&parsed);
+        let publish = parsed("trickle-publish");
+        assert!(bound(&publish, LONG));
+        // They wait for the channel, and begin with its first segment.
+        for waiting in through.iter().chain([&subscribe]) {
+            pipeline::go_async(waiting, gst::State::Playing);
+        }
+        for pipeline in [&publish].into_iter().chain(&through).chain([&subscribe]) {
+            let ended = play_to_end(pipeline);
+            assert_clean(&ended, out);
+        }
+        for pipeline in [&publish].into_iter().chain(&through).chain([&subscribe]) {
+            pipeline::go(pipeline, gst::State::Null);
+        }
+        assert_eq!(tap.frames().len(), LONG, "{out}");
     }
 }
 
@@ -377,13 +430,15 @@ fn every_pipeline_in_a_document_parses_and_plays() {
     comfy_tests::init();
     let folder = Temp::new();
     clip(&folder);
+    let relay = Relay::new();
     let mut played = 0;
     for file in documents() {
         let text = std::fs::read_to_string(&file).expect("readable");
         for command in commands(&text) {
             let from = file.display().to_string();
             assert_parses(&command, &from);
-            let command: Vec<String> = command.iter().map(|word| substitute(word, &folder)).collect();
+            let server = |word: &String| substitute(word, &folder).replace(SERVER, &relay.url(""));
+            let command: Vec<String> = command.iter().map(server).collect();
             let Ok(pipeline) = parse_words(&command) else { continue };
             if bound(&pipeline, FRAMES) {
                 assert_clean(&run(&pipeline), &format!("{from}: {}", command.join(" ")));
@@ -391,5 +446,5 @@ fn every_pipeline_in_a_document_parses_and_plays() {
             }
         }
     }
-    assert!(played >= 4, "the four elements' own, at least");
+    assert!(played >= 5, "the four elements' own and a publisher's, at least");
 }
