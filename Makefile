@@ -34,8 +34,8 @@ help: ## this list
 setup: ## fetch what is missing: Debian packages, ONNX Runtime
 	@scripts/setup.sh
 
-build: setup ## the plugin, comfystream and trickle-relay, optimised, in target/release
-	cargo build --release --locked -p gst-plugin-comfy -p comfystream -p trickle-relay
+build: setup ## the plugins, comfystream and trickle-relay, optimised, in target/release
+	cargo build --release --locked -p gst-plugin-comfy -p gst-plugin-trickle -p comfystream -p trickle-relay
 
 $(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
 	@scripts/setup.sh packages python pictures
@@ -67,14 +67,15 @@ env: ## settings for a shell: eval "$(make -s env)"
 
 # Builds nothing itself when run by root after `make build`, because cargo may be the user's alone.
 install: ## what `make build` made, to PREFIX=/usr/local (DESTDIR, PLUGINSDIR)
-	@test -e "$(RELEASE)/libgstcomfy.so" -a -e "$(RELEASE)/comfystream" -a -e "$(RELEASE)/trickle-relay" || { echo "nothing to install: run 'make build' first" >&2; exit 2; }
+	@test -e "$(RELEASE)/libgstcomfy.so" -a -e "$(RELEASE)/libgsttrickle.so" -a -e "$(RELEASE)/comfystream" -a -e "$(RELEASE)/trickle-relay" || { echo "nothing to install: run 'make build' first" >&2; exit 2; }
 	install -D -m 755 "$(RELEASE)/libgstcomfy.so" "$(DESTDIR)$(PLUGINSDIR)/libgstcomfy.so"
+	install -D -m 755 "$(RELEASE)/libgsttrickle.so" "$(DESTDIR)$(PLUGINSDIR)/libgsttrickle.so"
 	install -D -m 755 "$(RELEASE)/comfystream" "$(DESTDIR)$(PREFIX)/bin/comfystream"
 	install -D -m 755 "$(RELEASE)/trickle-relay" "$(DESTDIR)$(PREFIX)/bin/trickle-relay"
 	install -D -m 644 -t "$(DESTDIR)$(RUNTIMEDIR)" .work/onnxruntime/libonnxruntime.so.$(ORT_VERSION) .work/onnxruntime/LICENSE .work/onnxruntime/ThirdPartyNotices.txt
 	install -D -m 644 -t "$(DESTDIR)$(DATADIR)/models" models/*.onnx models/*.toml
 	install -D -m 644 -t "$(DESTDIR)$(DATADIR)" LICENSE
-	@test "$(PLUGINSDIR)" = "$$(pkg-config --variable=pluginsdir gstreamer-1.0)" || echo "GStreamer finds the plugin with GST_PLUGIN_PATH=$(PLUGINSDIR)"
+	@test "$(PLUGINSDIR)" = "$$(pkg-config --variable=pluginsdir gstreamer-1.0)" || echo "GStreamer finds the plugins with GST_PLUGIN_PATH=$(PLUGINSDIR)"
 
 # A target folder outside this one may hold other projects' work too, so it stays.
 clean: ## remove everything generated

@@ -5,7 +5,7 @@ set -eu
 source=$1 build=$2
 shift 2
 CARGO_TARGET_DIR=$build/cargo cargo build --manifest-path "$source/Cargo.toml" --release --locked \
-  --package gst-plugin-comfy --package comfystream --package trickle-relay
+  --package gst-plugin-comfy --package gst-plugin-trickle --package comfystream --package trickle-relay
 for output in "$@"; do
   cp "$build/cargo/release/$(basename "$output")" "$output"
 done
