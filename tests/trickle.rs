@@ -65,7 +65,7 @@ impl Reader {
         bench::stat(&self.pipeline.by_name("in").unwrap(), name)
     }
 
-    fn to_end(self) -> (Vec<u64>, Ended) {
+    fn play(self) -> (Vec<u64>, Ended) {
         let ended = play_to_end(&self.pipeline);
         let numbers = self.passports.numbers();
         self.pipeline.set_state(gst::State::Null).unwrap();
@@ -105,7 +105,7 @@ fn p_12_every_painted_frame_crosses_a_relay_and_segments_begin_with_tables_and_a
     assert_eq!(sink_stat(&publisher, "segments-lost"), 0);
     pipeline::go(&publisher, gst::State::Null);
     relay_ends_when(&relay, "cam", || reader.stat("segments") == 4);
-    let (numbers, ended) = reader.to_end();
+    let (numbers, ended) = reader.play();
     ended.expect_eos();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
 }
@@ -375,4 +375,30 @@ fn uridecodebin_plays_a_channel() {
     let sink = gst::Element::make_from_uri(gst::URIType::Sink, "trickles://host/cam", None).unwrap();
     assert_eq!(sink.factory().unwrap().name(), "tricklesink");
     assert_eq!(sink.property::<String>("url"), "trickles://host/cam");
+}
+
+#[test]
+fn flush_ends_the_segment_and_what_follows_is_published() {
+    comfy_tests::init();
+    let relay = Relay::new();
+    let pipeline = parse(&format!(
+        "appsrc name=source format=time caps=application/json ! tricklesink name=out cut=duration url={}",
+        relay.url("events")
+    ));
+    let send = || {
+        let buffer = gst::Buffer::from_slice(b"{}");
+        source(&pipeline).push_buffer(buffer).unwrap();
+    };
+    send();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    relay.until(|| sink_stat(&pipeline, "segments-begun") == 1);
+    assert!(source(&pipeline).send_event(gst::event::FlushStart::new()));
+    assert!(source(&pipeline).send_event(gst::event::FlushStop::new(true)));
+    relay.until(|| sink_stat(&pipeline, "segments-done") == 1);
+    send();
+    source(&pipeline).end_of_stream().unwrap();
+    play_to_end(&pipeline).expect_eos();
+    assert_eq!(sink_stat(&pipeline, "segments-done"), 2);
+    assert_eq!(sink_stat(&pipeline, "segments-lost"), 0);
+    pipeline::go(&pipeline, gst::State::Null);
 }

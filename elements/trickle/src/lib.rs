@@ -2,7 +2,7 @@
 //!
 //! What travels, who gets which number, where a segment of MPEG-TS may begin and what becomes of a failure is decided
 //! in `comfy_core::trickle`; the elements are pads, locks and waits around its clients. They share one runtime
-//! ([`runtime`]), on whose threads all sockets are; streaming threads only hand over and take.
+//! (`runtime.rs`), on whose threads all sockets are; streaming threads only hand over and take.
 
 mod access;
 mod error;
