@@ -93,7 +93,8 @@ fn p_12_every_painted_frame_crosses_a_relay_and_segments_begin_with_tables_and_a
     comfy_tests::init();
     let relay = Relay::new();
     let url = relay.url("cam");
-    let publisher = publisher(&url, "");
+    // As a live source would: all at once, a reader might fall out of the window.
+    let publisher = publisher(&url, "sync=true");
     relay.server.create("cam", TS).expect("there is room");
     let reader = Reader::new(&url, "start-seq=0");
     paint(&publisher, 100);
@@ -181,10 +182,11 @@ fn buffers_that_are_not_ts_become_a_segment_each() {
         "appsrc name=source format=time caps=application/json ! tricklesink name=out url={}",
         relay.url("events")
     ));
+    pipeline::go_async(&pipeline, gst::State::Playing);
     for number in 0..3 {
-        source(&pipeline)
-            .push_buffer(gst::Buffer::from_slice(format!("[{number}]").into_bytes()))
-            .unwrap();
+        let buffer = gst::Buffer::from_slice(format!("[{number}]").into_bytes());
+        source(&pipeline).push_buffer(buffer).unwrap();
+        relay.until(|| sink_stat(&pipeline, "segments-done") == number + 1);
     }
     source(&pipeline).end_of_stream().unwrap();
     run(&pipeline).expect_eos();
