@@ -235,7 +235,7 @@ fn values_read_back_after_they_were_written() {
     }
     for (property, value) in [
         ("url", "trickle://host/cam"),
-        ("start-seq", "-1"),
+        ("start-seq", "next"),
         ("on-missing", "wait"),
         ("is-live", "false"),
         ("max-lag", "2"),

@@ -1,6 +1,7 @@
 //! What travels: paths, headers, numbers, status codes and their texts. The only place that spells them.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Slots of a channel: how many segments a server keeps, with those that have not begun.
 pub const WINDOW: usize = 5;
@@ -115,6 +116,19 @@ pub enum Wanted {
     Current,
     /// This one.
     Number(u64),
+}
+
+impl FromStr for Wanted {
+    type Err = ();
+
+    /// What people write: `next`, `current`, or a number, -1 and -2 included.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.trim() {
+            "next" => Ok(Self::Next),
+            "current" => Ok(Self::Current),
+            number => number.parse().ok().and_then(Self::to_read).ok_or(()),
+        }
+    }
 }
 
 impl Wanted {
@@ -382,7 +396,7 @@ impl fmt::Display for ChannelUrl {
     }
 }
 
-impl std::str::FromStr for ChannelUrl {
+impl FromStr for ChannelUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {

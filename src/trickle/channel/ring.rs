@@ -69,6 +69,8 @@ struct Written<W> {
     segment: usize,
     /// The operation that opened it.
     opened: u64,
+    /// Its publisher starts over: see [`Channel::starts_over`].
+    starts_over: bool,
     begun: bool,
     parked: Option<W>,
 }
@@ -117,6 +119,7 @@ impl<W> Channel<W> {
         }
         self.operations += 1;
         let seq = seq.unwrap_or(self.next_write);
+        let starts_over = reset || self.starts_over(seq);
         let segment = match self.find(seq) {
             Some(found) => found,
             None => {
@@ -137,6 +140,7 @@ impl<W> Channel<W> {
         let writer = self.writers.insert(Written {
             segment,
             opened: self.operations,
+            starts_over,
             begun: false,
             parked: None,
         });
@@ -153,12 +157,17 @@ impl<W> Channel<W> {
     /// Appends to a segment.
     pub fn append(&mut self, now: Duration, writer: &Writer, bytes: Bytes) -> Append {
         let Some(Written {
-            segment, opened, begun, ..
+            segment,
+            opened,
+            starts_over,
+            begun,
+            ..
         }) = self.writers.get(writer.0)
         else {
             return Append::Dropped;
         };
-        let (index, opened, begun) = (*segment, *opened, *begun);
+        let (index, begun) = (*segment, *begun);
+        let restart = starts_over.then_some(*opened);
         let segment = &self.segments[index];
         if !begun && segment.ended {
             return Append::Ended { closed: self.closed };
@@ -180,7 +189,7 @@ impl<W> Channel<W> {
         }
         if segment.listed {
             if !begun {
-                self.begin(now, index, opened);
+                self.begin(now, index, restart);
             }
             if !begun || !self.settings.dialect.only_begin_is_activity {
                 self.active = now;
@@ -458,22 +467,32 @@ impl<W> Channel<W> {
         }
     }
 
-    /// The first byte of one POST for a segment.
-    fn begin(&mut self, now: Duration, index: usize, opened: u64) {
+    /// A POST of this number comes from a publisher that starts over: it goes back behind the window, or into a slot
+    /// that a higher number has. A number that is only missing from the window was overtaken on the way by those that
+    /// followed it: short segments on connections of their own may begin and end before it arrives.
+    fn starts_over(&self, seq: u64) -> bool {
+        let behind = seq + (WINDOW as u64) < self.next_write;
+        let taken = self.slots[Self::slot(seq)].is_some_and(|index| self.segments[index].seq > seq);
+        behind || taken
+    }
+
+    /// The first byte of one POST for a segment; `restart`: when it was opened, if its publisher starts over.
+    fn begin(&mut self, now: Duration, index: usize, restart: Option<u64>) {
         let dialect = self.settings.dialect;
         let seq = self.segments[index].seq;
         self.stats.begun += u64::from(self.segments[index].pages.len() == 0);
         // Lower only for a POST that came after what it goes back behind: else two have only overtaken each other.
-        if self.next_write <= seq || dialect.restart_keeps_old || opened > self.advanced {
-            if seq + 1 < self.next_write && !dialect.restart_keeps_old {
-                let earlier = |other: &Segment| other.seq > seq && other.ended && other.ended_at < opened;
-                for index in self.listed(earlier) {
-                    let slot = Self::slot(self.segments[index].seq);
-                    self.slots[slot] = None;
-                    self.segments[index].listed = false;
-                    self.release(index);
-                }
+        let restart = restart.filter(|opened| *opened > self.advanced);
+        if let Some(opened) = restart.filter(|_| seq + 1 < self.next_write && !dialect.restart_keeps_old) {
+            let earlier = |other: &Segment| other.seq > seq && other.ended && other.ended_at < opened;
+            for index in self.listed(earlier) {
+                let slot = Self::slot(self.segments[index].seq);
+                self.slots[slot] = None;
+                self.segments[index].listed = false;
+                self.release(index);
             }
+        }
+        if self.next_write <= seq || dialect.restart_keeps_old || restart.is_some() {
             self.set_next_write(seq + 1);
         }
         if dialect.abort_grace.is_none() {

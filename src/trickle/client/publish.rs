@@ -21,7 +21,11 @@ pub struct PublishSettings {
     pub policy: Settings,
     /// `Content-Type` of each segment. Servers take note of it when the segment creates the channel.
     pub mime: String,
-    /// Open the POST of the next segment before there is something to send.
+    /// Send each segment when the one before it is answered, on the same connection, while as many as
+    /// `policy.in_flight` wait their turn. For messages: segments shorter than a round trip, on connections of their
+    /// own, could overtake each other.
+    pub one_by_one: bool,
+    /// Open the POST of the next segment before there is something to send. Not where they go one by one.
     pub preconnect: bool,
     /// Bytes that may wait to be sent.
     pub max_queued: usize,
@@ -38,6 +42,7 @@ impl Default for PublishSettings {
         Self {
             policy: Settings::default(),
             mime: value::MPEG_TS.into(),
+            one_by_one: false,
             preconnect: true,
             max_queued: 4 << 20,
             stall: Duration::from_secs(5),
@@ -87,10 +92,14 @@ impl Client {
     pub fn publish(
         &self,
         url: &ChannelUrl,
-        settings: PublishSettings,
+        mut settings: PublishSettings,
         tell: impl Fn(Event) + Send + Sync + 'static,
     ) -> (Feed, PublishTask) {
         let (feed, shared) = Feed::new(settings.max_queued, settings.policy.in_flight, Box::new(tell));
+        if settings.one_by_one {
+            settings.policy.in_flight = 1;
+            settings.preconnect = false;
+        }
         let task = PublishTask {
             client: self.clone(),
             url: url.clone(),
@@ -186,7 +195,7 @@ impl PublishTask {
                     self.post(seq, reset, upload, None);
                 }
                 Allocate::Busy => {
-                    if !needed {
+                    if !needed || self.settings.one_by_one {
                         return;
                     }
                     let Some(upload) = self.shared.take_unnumbered() else {

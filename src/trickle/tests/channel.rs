@@ -407,6 +407,25 @@ fn d04_segments_that_overtake_each_other_on_the_way_are_both_kept() {
 }
 
 #[test]
+fn d04_segment_that_arrives_after_its_followers_have_ended_is_kept_beside_them() {
+    let mut ring = ring();
+    for seq in 0..5 {
+        segment(&mut ring, seq, "old");
+    }
+    for (seq, text) in [(6, "6"), (8, "8"), (5, "5"), (7, "7")] {
+        segment(&mut ring, seq, text);
+    }
+    assert_eq!(ring.next_write(), 9);
+    for seq in 5..9 {
+        assert_eq!(fresh(&mut ring, seq), (seq.to_string(), true));
+    }
+    // Five behind is no longer a follower: that number's slot is needed for a higher one.
+    segment(&mut ring, 3, "restarted");
+    assert_eq!(ring.next_write(), 4);
+    assert_eq!(missing(&mut ring, 8), Some(4));
+}
+
+#[test]
 fn s34_a_publisher_may_jump_ahead() {
     let mut ring = ring();
     segment(&mut ring, 100, "x");

@@ -57,7 +57,7 @@ impl Publishing {
     }
 }
 
-fn from(seq: u64) -> PublishSettings {
+pub(super) fn from(seq: u64) -> PublishSettings {
     PublishSettings {
         policy: publisher::Settings {
             start: publisher::Start::Number(seq),
@@ -128,7 +128,7 @@ impl Stage {
 }
 
 /// The first line of a request, its head read.
-async fn request(peer: &mut Peer<TcpStream>) -> String {
+pub(super) async fn request(peer: &mut Peer<TcpStream>) -> String {
     let raw = peer.request().await;
     raw.lines()
         .next()
@@ -226,28 +226,6 @@ async fn p05_several_signs_of_life_are_taken() {
     publishing.segment("late").await;
     assert_eq!(publishing.finished().await.stats.done, 1);
     assert_eq!(rig.get("/c/0").await.1, "late");
-}
-
-#[tokio::test]
-async fn p06_messages_back_to_back_get_a_number_each() {
-    let rig = Rig::new().await;
-    let publishing = publish(&rig.url("c"), from(0));
-    let (inbox, _task) = subscribe(
-        vec![rig.url("c")],
-        subscriber::Settings {
-            wait_for_channel: true,
-            ..quick(Wanted::Number(0))
-        },
-    );
-    for i in 0..10 {
-        publishing.segment(&format!("message {i}")).await;
-        assert_eq!(
-            segment(&inbox).await.map(|s| (s.0, s.1)),
-            Ok((i, format!("message {i}")))
-        );
-    }
-    let published = publishing.finished().await;
-    assert_eq!((published.stats.done, published.stats.lost), (10, 0));
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod channel;
 mod model;
+#[cfg(feature = "http")]
+mod order;
 mod payload;
 mod publisher;
 mod sim;

@@ -305,6 +305,7 @@ struct Piece {
 struct Pen {
     at: usize,
     opened: usize,
+    anew: bool,
     begun: bool,
     gone: bool,
 }
@@ -401,6 +402,11 @@ impl Model {
         }
         self.step += 1;
         let seq = seq.unwrap_or(self.next);
+        let higher = self.window.values().any(|at| {
+            let other = self.segments[*at].seq;
+            other > seq && (other - seq) % 5 == 0
+        });
+        let anew = reset || higher || self.next.max(5) - 5 > seq;
         let at = self.found(seq).unwrap_or_else(|| self.claim(seq, true));
         if reset {
             let lower: Vec<usize> = self.window.values().copied().collect();
@@ -421,6 +427,7 @@ impl Model {
         self.writers.push(Pen {
             at,
             opened: self.step,
+            anew,
             begun: false,
             gone: false,
         });
@@ -428,7 +435,7 @@ impl Model {
     }
 
     fn append(&mut self, now: Duration, pen: usize, bytes: &[u8]) -> Append {
-        let Pen { at, opened, begun, .. } = self.writers[pen];
+        let Pen { at, begun, .. } = self.writers[pen];
         if !begun && self.segments[at].ended.is_some() {
             return Append::Ended { closed: self.closed };
         }
@@ -446,22 +453,24 @@ impl Model {
             return Append::Dropped;
         }
         if listed && !begun {
-            self.begin(now, at, opened);
+            self.begin(now, at, pen);
         }
         self.segments[at].bytes.extend_from_slice(bytes);
         Append::Stored
     }
 
-    fn begin(&mut self, now: Duration, at: usize, opened: usize) {
+    fn begin(&mut self, now: Duration, at: usize, pen: usize) {
+        let Pen { opened, anew, .. } = self.writers[pen];
+        let lower = anew && opened > self.set_at;
         let (seq, dialect) = (self.segments[at].seq, self.settings.dialect);
         let back = self.next > seq + 1;
-        if back && !dialect.restart_keeps_old && opened > self.set_at {
+        if back && !dialect.restart_keeps_old && lower {
             let segments = &self.segments;
             self.window.retain(|_, other| {
                 segments[*other].seq <= seq || segments[*other].ended.is_none_or(|ended| ended >= opened)
             });
         }
-        if self.next <= seq || dialect.restart_keeps_old || opened > self.set_at {
+        if self.next <= seq || dialect.restart_keeps_old || lower {
             self.set_next(seq + 1);
         }
         if dialect.abort_grace.is_some() {

@@ -1,5 +1,5 @@
-// Lock order: stream lock (pad), settings, streaming, state. `streaming` belongs to the streaming thread, which alone
-// holds it while it waits; whoever else takes it (stop) comes after that thread has ended. Policies are
+// Lock order: stream lock (pad), settings, streaming, state. What `streaming` holds belongs to the streaming thread, which
+// takes it out while it works: no lock is held while it waits, pushes or posts. Policies are
 // comfy_core::trickle::publisher and ts; the runtime's threads report to `told` and wait for nothing.
 
 use std::sync::LazyLock;
@@ -211,33 +211,20 @@ impl BaseSinkImpl for TrickleSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let mut streaming = self.streaming.lock();
-        let Some(streaming) = streaming.as_mut() else {
+        let Some(mut streaming) = self.streaming.lock().take() else {
             return Ok(());
         };
-        let mime = media::mime(caps);
-        if let Some(session) = &streaming.session
-            && session.mime != mime
-        {
-            return Err(gst::loggable_error!(
-                CAT,
-                "the channel's type is {}, and a channel keeps its type: {mime} needs a channel of its own",
-                session.mime
-            ));
-        }
-        streaming.caps = Some(caps.clone());
-        // The connection is open before there is something to send.
-        self.session(streaming);
-        Ok(())
+        let result = self.caps(&mut streaming, caps);
+        *self.streaming.lock() = Some(streaming);
+        result
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let ask = {
-            let mut streaming = self.streaming.lock();
-            let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
-            self.publish(streaming, buffer)?
-        };
-        if let Some(event) = ask {
+        let mut streaming = self.streaming.lock().take().ok_or(gst::FlowError::Flushing)?;
+        let result = self.publish(&mut streaming, buffer);
+        // Only stop() forgets it, after this thread has ended.
+        *self.streaming.lock() = Some(streaming);
+        if let Some(event) = result? {
             gst::log!(CAT, imp = self, "asking for a key picture: {event:?}");
             // Upstream may have no encoder that can do that.
             let _ = self.obj().sink_pad().push_event(event);
@@ -285,6 +272,23 @@ impl URIHandlerImpl for TrickleSink {
 }
 
 impl TrickleSink {
+    fn caps(&self, streaming: &mut Streaming, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let mime = media::mime(caps);
+        if let Some(session) = &streaming.session
+            && session.mime != mime
+        {
+            return Err(gst::loggable_error!(
+                CAT,
+                "the channel's type is {}, and a channel keeps its type: {mime} needs a channel of its own",
+                session.mime
+            ));
+        }
+        streaming.caps = Some(caps.clone());
+        // The connection is open before there is something to send.
+        self.session(streaming);
+        Ok(())
+    }
+
     /// The session, begun if there is none.
     fn session<'a>(&self, streaming: &'a mut Streaming) -> &'a mut Session {
         let Streaming {
@@ -327,11 +331,13 @@ impl TrickleSink {
                     obj.imp().told(number, told);
                 }
             };
+            // Messages are shorter than the way to the server, and must not overtake each other.
+            let one_by_one = matches!(how, How::Buffers);
             let session = Session::start(
                 runtime,
                 client,
                 url,
-                settings.publish(&mime),
+                settings.publish(&mime, one_by_one),
                 settings.create,
                 how,
                 tell,
@@ -569,11 +575,16 @@ impl TrickleSink {
 
     /// EOS: waits until the server has everything.
     fn drain(&self) {
-        let mut streaming = self.streaming.lock();
-        let Some(streaming) = streaming.as_mut() else { return };
-        let Some(session) = streaming.session.take() else {
+        let Some(mut streaming) = self.streaming.lock().take() else {
             return;
         };
+        if let Some(session) = streaming.session.take() {
+            self.await_answers(&mut streaming, session);
+        }
+        *self.streaming.lock() = Some(streaming);
+    }
+
+    fn await_answers(&self, streaming: &mut Streaming, session: Session) {
         session.finish(streaming.settings.delete_on_eos);
         let time = gst::ClockTime::from_nseconds(streaming.settings.eos_timeout);
         let until = gst::get_timestamp() + time;

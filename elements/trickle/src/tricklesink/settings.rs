@@ -89,7 +89,7 @@ impl Default for Settings {
 
 impl Settings {
     /// For the client.
-    pub(super) fn publish(&self, mime: &str) -> PublishSettings {
+    pub(super) fn publish(&self, mime: &str, one_by_one: bool) -> PublishSettings {
         PublishSettings {
             policy: publisher::Settings {
                 start: match self.start {
@@ -102,6 +102,7 @@ impl Settings {
                 ..publisher::Settings::default()
             },
             mime: mime.into(),
+            one_by_one,
             max_queued: self.max_bytes as usize,
             ..PublishSettings::default()
         }

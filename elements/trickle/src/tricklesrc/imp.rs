@@ -1,5 +1,5 @@
-// Lock order: stream lock (pad), settings, streaming, state. `streaming` belongs to the streaming thread, which alone
-// holds it while it waits; nothing else is locked then. Policies are comfy_core::trickle::subscriber and payload.
+// Lock order: stream lock (pad), settings, streaming, state. What `streaming` holds belongs to the streaming thread, which
+// takes it out while it works: no lock is held while it waits, pushes or posts. Policies are comfy_core::trickle::subscriber and payload.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
@@ -147,7 +147,7 @@ impl BaseSrcImpl for TrickleSrc {
         let client = settings.access.client()?;
         let runtime = runtime::runtime()?;
         gst::info!(CAT, imp = self, "reading {:?}", settings.url);
-        let (inbox, task) = client.subscribe(urls, settings.subscribe());
+        let (inbox, task) = client.subscribe(urls, settings.subscribe()?);
         let task = runtime.spawn(task.run()).abort_handle();
         *self.streaming.lock() = Some(Streaming {
             inbox: inbox.clone(),
@@ -202,20 +202,11 @@ impl BaseSrcImpl for TrickleSrc {
 
 impl PushSrcImpl for TrickleSrc {
     fn create(&self, _buffer: Option<&mut gst::BufferRef>) -> Result<CreateSuccess, gst::FlowError> {
-        let mut streaming = self.streaming.lock();
-        let streaming = streaming.as_mut().ok_or(gst::FlowError::Flushing)?;
-        loop {
-            if let Some(bytes) = streaming.ready.pop_front() {
-                return Ok(CreateSuccess::NewBuffer(self.buffer(streaming, bytes)));
-            }
-            match streaming.inbox.wait(None) {
-                Next::Arrival(arrival) => self.arrived(streaming, arrival)?,
-                // Nobody gives it a time.
-                Next::TimedOut => (),
-                Next::Interrupted => return Err(gst::FlowError::Flushing),
-                Next::Over(over) => return Err(self.over(streaming, over)),
-            }
-        }
+        let mut streaming = self.streaming.lock().take().ok_or(gst::FlowError::Flushing)?;
+        let buffer = self.next(&mut streaming);
+        // Only stop() forgets it, after this thread has ended.
+        *self.streaming.lock() = Some(streaming);
+        buffer.map(CreateSuccess::NewBuffer)
     }
 }
 
@@ -253,6 +244,21 @@ impl TrickleSrc {
         let inbox = self.state.lock().inbox.clone();
         if let Some(inbox) = inbox {
             inbox.interrupt(on);
+        }
+    }
+
+    fn next(&self, streaming: &mut Streaming) -> Result<gst::Buffer, gst::FlowError> {
+        loop {
+            if let Some(bytes) = streaming.ready.pop_front() {
+                return Ok(self.buffer(streaming, bytes));
+            }
+            match streaming.inbox.wait(None) {
+                Next::Arrival(arrival) => self.arrived(streaming, arrival)?,
+                // Nobody gives it a time.
+                Next::TimedOut => (),
+                Next::Interrupted => return Err(gst::FlowError::Flushing),
+                Next::Over(over) => return Err(self.over(streaming, over)),
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use comfy_core::trickle::client::SubscribeSettings;
 use comfy_core::trickle::subscriber;
-use comfy_core::trickle::wire::{MAX_SEQ, Wanted};
 use gst::prelude::*;
+use gst::{ErrorMessage, error_msg};
 
 use super::{LagPolicy, OnMissing};
 use crate::access::Access;
@@ -21,7 +21,7 @@ const PROP_INSECURE_TLS: &str = "insecure-tls";
 const PROP_CA_FILE: &str = "ca-file";
 pub(super) const PROP_STATS: &str = "stats";
 
-const DEFAULT_START_SEQ: i64 = -2;
+const DEFAULT_START_SEQ: &str = "current";
 const DEFAULT_ON_MISSING: OnMissing = OnMissing::Eos;
 const DEFAULT_IS_LIVE: bool = true;
 const DEFAULT_MAX_LAG: u64 = 0;
@@ -33,7 +33,7 @@ const DEFAULT_INSECURE_TLS: bool = false;
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) url: Option<String>,
-    start_seq: i64,
+    start_seq: Option<String>,
     on_missing: OnMissing,
     pub(super) is_live: bool,
     max_lag: u64,
@@ -47,7 +47,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             url: None,
-            start_seq: DEFAULT_START_SEQ,
+            start_seq: Some(DEFAULT_START_SEQ.into()),
             on_missing: DEFAULT_ON_MISSING,
             is_live: DEFAULT_IS_LIVE,
             max_lag: DEFAULT_MAX_LAG,
@@ -61,10 +61,17 @@ impl Default for Settings {
 
 impl Settings {
     /// For the client.
-    pub(super) fn subscribe(&self) -> SubscribeSettings {
-        SubscribeSettings {
+    pub(super) fn subscribe(&self) -> Result<SubscribeSettings, ErrorMessage> {
+        let start = self.start_seq.as_deref().unwrap_or(DEFAULT_START_SEQ);
+        let start = start.parse().map_err(|()| {
+            error_msg!(
+                gst::ResourceError::Settings,
+                ("start-seq: {start:?} is no segment: next, current or the number of one, 0 or above")
+            )
+        })?;
+        Ok(SubscribeSettings {
             policy: subscriber::Settings {
-                start: Wanted::to_read(self.start_seq).unwrap_or(Wanted::Current),
+                start,
                 wait_for_channel: self.on_missing == OnMissing::Wait,
                 max_lag: (self.max_lag > 0).then_some(self.max_lag),
                 lag: match self.lag_policy {
@@ -77,7 +84,7 @@ impl Settings {
             },
             max_queued: self.max_bytes as usize,
             ..SubscribeSettings::default()
-        }
+        })
     }
 
     pub(super) fn set(&mut self, name: &str, value: &glib::Value) {
@@ -122,11 +129,9 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
             .blurb("Address of the channel, trickle://HOST[:PORT]/[BASE/]CHANNEL, trickles:// with TLS; several, separated by commas, for fail-over: the next is tried when one fails")
             .mutable_ready()
             .build(),
-        glib::ParamSpecInt64::builder(PROP_START_SEQ)
+        glib::ParamSpecString::builder(PROP_START_SEQ)
             .nick("Start Sequence")
-            .blurb("The segment to begin with: its number, -1 = the next one to begin, -2 = the one being written, from its first byte, which shows a picture at once")
-            .minimum(-2)
-            .maximum(MAX_SEQ as i64)
+            .blurb("The segment to begin with: current = the one being written, from its first byte, which shows a picture at once; next = the next one to begin, the least behind; or a number")
             .default_value(DEFAULT_START_SEQ)
             .mutable_ready()
             .build(),
