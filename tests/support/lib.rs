@@ -30,6 +30,16 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The same for GStreamer.
 pub const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
 
+/// Tries what depends on threads being woken in time until it goes well: a machine that has stalled spoils one try, a
+/// fault of ours spoils all of them.
+///
+/// # Panics
+/// When none of five tries goes well.
+pub fn undisturbed(attempt: impl Fn() -> Result<(), String>) {
+    let tries: Vec<String> = (0..5).map_while(|_| attempt().err()).collect();
+    assert!(tries.len() < 5, "not in one of five tries: {tries:#?}");
+}
+
 /// GStreamer with our plugins in it, from this build, and a registry of our own.
 #[allow(unsafe_code)]
 pub fn init() {

@@ -3,6 +3,7 @@
 // comfy_core::trickle::publisher and ts; the runtime's threads report to `told` and wait for nothing.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ const REASON: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct TrickleSink {
     settings: Mutex<Settings>,
+    /// From READY up: settings are kept as they are.
+    started: AtomicBool,
     streaming: Mutex<Option<Streaming>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -100,7 +103,7 @@ impl ObjectImpl for TrickleSink {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if self.obj().current_state() > gst::State::Ready {
+        if self.started.load(Ordering::Acquire) {
             let name = pspec.name();
             gst::warning!(
                 CAT,
@@ -178,6 +181,7 @@ impl BaseSinkImpl for TrickleSink {
             session: state.session,
             ..State::default()
         };
+        self.started.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -186,6 +190,7 @@ impl BaseSinkImpl for TrickleSink {
         let streaming = self.streaming.lock().take();
         // What is told from now on is not heard.
         self.state.lock().session += 1;
+        self.started.store(false, Ordering::Release);
         if let Some(Streaming {
             session: Some(session),
             runtime,
@@ -262,7 +267,7 @@ impl URIHandlerImpl for TrickleSink {
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
         access::check_uri(uri)?;
-        if self.obj().current_state() > gst::State::Ready {
+        if self.started.load(Ordering::Acquire) {
             let text = format!("{uri}: the address can only be changed in READY or below");
             return Err(glib::Error::new(gst::URIError::BadState, &text));
         }

@@ -2,6 +2,7 @@
 // takes it out while it works: no lock is held while it waits, pushes or posts. Policies are comfy_core::trickle::subscriber and payload.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 #[derive(Default)]
 pub struct TrickleSrc {
     settings: Mutex<Settings>,
+    /// From READY up: settings are kept as they are.
+    started: AtomicBool,
     streaming: Mutex<Option<Streaming>>,
     state: Mutex<State>,
 }
@@ -85,7 +88,7 @@ impl ObjectImpl for TrickleSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if self.obj().current_state() > gst::State::Ready {
+        if self.started.load(Ordering::Acquire) {
             let name = pspec.name();
             gst::warning!(
                 CAT,
@@ -162,6 +165,7 @@ impl BaseSrcImpl for TrickleSrc {
             task: Some(task),
             counters: Counters::default(),
         };
+        self.started.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -171,6 +175,7 @@ impl BaseSrcImpl for TrickleSrc {
             task.abort();
         }
         *self.streaming.lock() = None;
+        self.started.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -223,7 +228,7 @@ impl URIHandlerImpl for TrickleSrc {
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
         access::check_uri(uri)?;
-        if self.obj().current_state() > gst::State::Ready {
+        if self.started.load(Ordering::Acquire) {
             let text = format!("{uri}: the address can only be changed in READY or below");
             return Err(glib::Error::new(gst::URIError::BadState, &text));
         }
