@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what a build or a test run needs. Says what and why before it fetches, is silent when nothing is missing.
 #
-#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures]     (default: packages onnxruntime)
+#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers]     (default: packages onnxruntime)
 #
 # Everything but the Debian packages goes into ./.work and disappears with `make clean`.
 # COMFY_SKIP_APT=1 skips the Debian packages, for other systems: see scripts/packages.txt for what is needed.
@@ -57,7 +57,7 @@ rust() {
     stop "cargo is $found and the project needs $floor or newer: rustup update"
 }
 
-# A Python of our own: the system's may forbid pip, and what it holds must not decide a result.
+# A Python of our own, in $venv: the system's may forbid pip, and what it holds must not decide a result.
 bare_venv() {
   local candidate
   [ -x "$venv/bin/pip" ] && "$venv/bin/python" -c '' 2>/dev/null && return
@@ -135,6 +135,18 @@ pictures() {
   mark_done pictures "$key"
 }
 
+# Apart from the scripts' packages, which have no use for these, and without the dependencies that the tests do not
+# touch: torch alone is larger than everything else that is fetched.
+peers() {
+  local key venv=$work/peers
+  bare_venv
+  key=$(hash_of "$(cat scripts/peers.txt)" "$("$venv/bin/python" -VV)")
+  is_done peers "$key" && compgen -G "$venv/lib/python*/site-packages/pytrickle" > /dev/null && return
+  say "fetching pytrickle, which the trickle tests talk to (3 MB with what it needs, scripts/peers.txt)"
+  pip install --quiet --no-deps --only-binary=:all: --require-hashes --requirement scripts/peers.txt >&2
+  mark_done peers "$key"
+}
+
 [ $# -gt 0 ] || set -- packages onnxruntime
 mkdir -p "$work"
 # Two runs at once (make -j) would unpack into each other's folders.
@@ -142,7 +154,7 @@ if command -v flock >/dev/null; then exec 9> "$work/setup.lock"; flock 9; fi
 for part in "$@"; do
   case $part in
     packages) packages; rust ;;
-    onnxruntime | python | pictures) "$part" ;;
-    *) stop "unknown part '$part': packages, onnxruntime, python or pictures" ;;
+    onnxruntime | python | pictures | peers) "$part" ;;
+    *) stop "unknown part '$part': packages, onnxruntime, python, pictures or peers" ;;
   esac
 done
