@@ -2,86 +2,15 @@
 
 use comfy_core::trickle::server::Config;
 use comfy_tests::pipeline::{self, Ended, parse, play_to_end, run};
-use comfy_tests::{Passports, Relay, bench, frames::Video};
+use comfy_tests::ts::{self, Reader, paint, segment, source};
+use comfy_tests::{Passports, Relay, bench};
 use gst::prelude::*;
 
 const TS: &str = "video/MP2T";
 
-/// Frames that carry their number, as an encoder and a muxer make MPEG-TS of them.
-const ENCODER: &str = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=1000 ! mpegtsmux";
-
-fn source(pipeline: &gst::Pipeline) -> gst_app::AppSrc {
-    pipeline.by_name("source").unwrap().downcast().unwrap()
-}
-
-/// Pushes painted frames and EOS into appsrc "source".
-fn paint(pipeline: &gst::Pipeline, count: u64) {
-    let (video, source) = (Video::new("I420", 320, 240), source(pipeline));
-    source.set_caps(Some(&video.caps()));
-    for number in 0..count {
-        source.push_buffer(video.frame(number)).expect("it runs");
-    }
-    source.end_of_stream().expect("it runs");
-}
-
-/// A segment of MPEG-TS of its own: frames `from` to `to`.
-fn segment(from: u64, to: u64) -> Vec<u8> {
-    let pipeline = parse(&format!(
-        "appsrc name=source format=time ! {ENCODER} ! appsink name=out sync=false"
-    ));
-    let video = Video::new("I420", 320, 240);
-    source(&pipeline).set_caps(Some(&video.caps()));
-    for number in from..to {
-        source(&pipeline).push_buffer(video.frame(number)).unwrap();
-    }
-    source(&pipeline).end_of_stream().unwrap();
-    pipeline::go_async(&pipeline, gst::State::Playing);
-    let out: gst_app::AppSink = pipeline.by_name("out").unwrap().downcast().unwrap();
-    let mut bytes = Vec::new();
-    while let Ok(sample) = out.pull_sample() {
-        bytes.extend_from_slice(&sample.buffer().unwrap().map_readable().unwrap());
-    }
-    pipeline::go(&pipeline, gst::State::Null);
-    bytes
-}
-
-/// What a reader's pipeline has read until its end, by the frames' numbers.
-struct Reader {
-    pipeline: gst::Pipeline,
-    passports: Passports,
-}
-
-impl Reader {
-    fn new(url: &str, more: &str) -> Self {
-        let pipeline = parse(&format!(
-            "tricklesrc name=in url={url} {more} ! tsdemux ! h264parse ! avdec_h264 ! fakesink name=out sync=false"
-        ));
-        let passports = Passports::at(&pipeline, "out", "sink");
-        pipeline.set_state(gst::State::Playing).unwrap();
-        Self { pipeline, passports }
-    }
-
-    fn stat(&self, name: &str) -> u64 {
-        bench::stat(&self.pipeline.by_name("in").unwrap(), name)
-    }
-
-    fn play(self) -> (Vec<u64>, Ended) {
-        let ended = play_to_end(&self.pipeline);
-        let numbers = self.passports.numbers();
-        self.pipeline.set_state(gst::State::Null).unwrap();
-        (numbers, ended)
-    }
-}
-
 /// The reason; a base class adds that there was one.
 fn first_error(ended: &Ended) -> glib::Error {
     ended.errors().first().expect("it fails").0.clone()
-}
-
-fn publisher(url: &str, more: &str) -> gst::Pipeline {
-    parse(&format!(
-        "appsrc name=source format=time ! {ENCODER} ! tricklesink name=out url={url} {more}"
-    ))
 }
 
 fn sink_stat(pipeline: &gst::Pipeline, name: &str) -> u64 {
@@ -94,10 +23,10 @@ fn p_12_every_painted_frame_crosses_a_relay_and_segments_begin_with_tables_and_a
     let relay = Relay::new();
     let url = relay.url("cam");
     // As a live source would: all at once, a reader might fall out of the window.
-    let publisher = publisher(&url, "sync=true");
+    let publisher = ts::publisher(&url, "sync=true");
     relay.server.create("cam", TS).expect("there is room");
     let reader = Reader::new(&url, "start-seq=0");
-    paint(&publisher, 100);
+    paint(&publisher, 0..100);
     let ended = play_to_end(&publisher).expect_eos();
     assert!(ended.warnings().is_empty(), "{:?}", ended.warnings());
     // 25 frames per second, a second per segment, though the encoder makes no key picture by itself.
@@ -258,10 +187,10 @@ fn elements_stop_while_they_wait_and_start_again() {
     }
     pipeline::go(&reader.pipeline, gst::State::Null);
 
-    let publisher = publisher(&relay.url("again"), "");
+    let publisher = ts::publisher(&relay.url("again"), "");
     for turn in 1..=3 {
         pipeline::go_async(&publisher, gst::State::Paused);
-        paint(&publisher, 10);
+        paint(&publisher, 0..10);
         let ended = play_to_end(&publisher).expect_eos();
         assert!(ended.warnings().is_empty(), "{:?}", ended.warnings());
         assert_eq!(sink_stat(&publisher, "segments-done"), 1, "turn {turn}");

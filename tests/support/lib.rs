@@ -14,6 +14,7 @@ pub mod relay;
 pub mod story;
 pub mod tap;
 pub mod temp;
+pub mod ts;
 
 use std::sync::Once;
 use std::time::Duration;
