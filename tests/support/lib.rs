@@ -9,6 +9,7 @@ pub mod bench;
 pub mod frames;
 pub mod models;
 pub mod passport;
+pub mod peer;
 pub mod pipeline;
 pub mod relay;
 pub mod story;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use bench::Bench;
 pub use frames::Video;
 pub use passport::{Passport, Passports};
+pub use peer::Peer;
 pub use relay::Relay;
 pub use tap::{Seen, Tap};
 
