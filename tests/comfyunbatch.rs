@@ -135,6 +135,14 @@ impl Drop for Streams {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A pad that goes while somebody still pushes into it is disposed of in use: a link is no reference.
+        let _ = self.sink.peer().map(|peer| peer.unlink(&self.sink));
+        let _ = self.source.peer().map(|peer| self.source.unlink(&peer));
+    }
+}
+
 impl Stream {
     fn push(&self, numbers: impl IntoIterator<Item = u64>) {
         for number in numbers {

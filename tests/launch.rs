@@ -259,7 +259,10 @@ fn trickle_launch_files_bring_every_frame_from_the_publisher_to_the_screen() {
         let through = through.map(&parsed);
         let publish = parsed("trickle-publish");
         assert!(bound(&publish, LONG));
-        // They wait for the channel, and begin with its first segment.
+        // There already, or who polls for it may come after the first segment.
+        for channel in ["cam", "copy", "cam-out"] {
+            relay.server.create(channel, "video/MP2T").expect("there is room");
+        }
         for waiting in through.iter().chain([&subscribe]) {
             pipeline::go_async(waiting, gst::State::Playing);
         }

@@ -236,6 +236,13 @@ fn reach(pipeline: &gst::Pipeline, state: gst::State, what: &str) {
     assert!(result.is_ok(), "{what}: {current:?} -> {pending:?}");
 }
 
+/// Asks for PAUSED once it plays. A bin goes on to PLAYING in a thread of a pool; who asks for PAUSED and PLAYING before
+/// that thread has run makes it give up, and the bin stays where it is: GStreamer's own race.
+fn pause(pipeline: &gst::Pipeline, what: &str) {
+    reach(pipeline, gst::State::Playing, what);
+    set_state(pipeline, gst::State::Paused, what);
+}
+
 fn element(pipeline: &gst::Pipeline, name: &str) -> gst::Element {
     pipeline.by_name(name).unwrap_or_else(|| panic!("no element {name}"))
 }
@@ -321,7 +328,7 @@ fn storm(seed: u64, model: &str, steps: usize) {
             }
             11 => {
                 watchdog.step(format!("{at}: pause"));
-                set_state(&pipeline, gst::State::Paused, &at);
+                pause(&pipeline, &at);
                 if dice.below(2) == 0 {
                     reach(&pipeline, gst::State::Paused, &at);
                 }
@@ -561,7 +568,7 @@ fn live_storm_ends_and_keeps_nothing() {
                 "pacing".to_owned()
             }
             1 => {
-                set_state(&pipeline, gst::State::Paused, "pause");
+                pause(&pipeline, "pause");
                 set_state(&pipeline, gst::State::Playing, "play");
                 "pause".to_owned()
             }

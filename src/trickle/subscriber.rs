@@ -137,7 +137,7 @@ pub struct Stats {
 pub struct Subscriber {
     settings: Settings,
     wanted: Wanted,
-    /// The number after the one that was read last.
+    /// The number after the one that was read last, or the one to begin with.
     expected: Option<u64>,
     discont: bool,
     resume: u64,
@@ -155,7 +155,7 @@ impl Subscriber {
         Self {
             settings,
             wanted: settings.start,
-            expected: None,
+            expected: settings.start.number(),
             discont: false,
             resume: 0,
             failed: 0,
@@ -174,7 +174,7 @@ impl Subscriber {
     /// Begins at another place. What is read from there is a discontinuity.
     pub fn seek(&mut self, wanted: Wanted) {
         self.wanted = wanted;
-        self.expected = None;
+        self.expected = wanted.number();
         self.discont = true;
         self.resume = 0;
         self.failed = 0;
@@ -204,7 +204,12 @@ impl Subscriber {
                 status::MISSING => self.missing(now, answer.latest),
                 status::NO_CHANNEL if self.settings.wait_for_channel => {
                     self.wanted = self.settings.start;
-                    self.discont |= self.expected.take().is_some();
+                    if self.stats.read > 0 {
+                        // The one that comes is another channel, and counts anew, or goes on where its publisher is.
+                        self.wanted = self.settings.start_or_live();
+                        self.expected = None;
+                        self.discont = true;
+                    }
                     self.resume = 0;
                     Verdict::AskAt(now.saturating_add(self.settings.retry))
                 }
@@ -358,7 +363,7 @@ impl Subscriber {
 }
 
 impl Settings {
-    /// Where to begin on a server whose numbers are not the ones that were read.
+    /// Where to begin in a channel whose numbers are not the ones that were read.
     fn start_or_live(&self) -> Wanted {
         match self.start {
             Wanted::Number(_) => Wanted::Current,

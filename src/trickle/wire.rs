@@ -141,6 +141,14 @@ impl Wanted {
         }
     }
 
+    /// The number, if it is one.
+    pub fn number(self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Next | Self::Current => None,
+        }
+    }
+
     /// For writing: like reading, but nobody writes "the current one".
     pub fn to_write(number: i64) -> Option<Self> {
         Self::to_read(number).filter(|wanted| *wanted != Self::Current)
@@ -148,10 +156,7 @@ impl Wanted {
 
     /// For deleting: only a number.
     pub fn to_delete(number: i64) -> Option<u64> {
-        match Self::one(number)? {
-            Self::Number(number) => Some(number),
-            Self::Next | Self::Current => None,
-        }
+        Self::one(number)?.number()
     }
 
     fn one(number: i64) -> Option<Self> {

@@ -24,7 +24,7 @@ pub use bench::Bench;
 pub use frames::Video;
 pub use passport::{Passport, Passports};
 pub use peer::Peer;
-pub use relay::Relay;
+pub use relay::{Certificate, Relay};
 pub use tap::{Seen, Tap};
 
 /// How long any wait of a test may last. Only a failure takes this long.

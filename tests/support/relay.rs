@@ -1,11 +1,39 @@
 //! A trickle server on a port of its own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use comfy_core::trickle::server::{Config, Server};
+use comfy_core::trickle::server::{Config, Server, tls};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+
+use crate::temp::Temp;
+
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A certificate for "localhost" that nobody vouches for, in files.
+pub struct Certificate {
+    folder: Temp,
+}
+
+impl Certificate {
+    /// A new one.
+    #[allow(clippy::new_without_default, reason = "writing files is not a default")]
+    pub fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let folder = Temp::new();
+        folder.file("cert.pem", made.cert.pem());
+        folder.file("key.pem", made.signing_key.serialize_pem());
+        Self { folder }
+    }
+
+    /// `cert.pem` or `key.pem`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
 
 /// A server that runs until it is killed or dropped.
 pub struct Relay {
@@ -29,11 +57,25 @@ impl Relay {
 
     /// One with these settings.
     pub fn with(config: Config) -> Self {
-        Self::at("127.0.0.1:0".parse().expect("an address"), config)
+        Self::at(ANY_PORT.parse().expect("an address"), config)
     }
 
     /// One at an address where another one was.
     pub fn at(address: SocketAddr, config: Config) -> Self {
+        Self::start(address, config, None)
+    }
+
+    /// One that shows this certificate.
+    pub fn secure(certificate: &Certificate) -> Self {
+        let shown = tls(&certificate.file("cert.pem"), &certificate.file("key.pem")).expect("a certificate");
+        let config = Config {
+            autocreate: true,
+            ..Config::default()
+        };
+        Self::start(ANY_PORT.parse().expect("an address"), config, Some(shown))
+    }
+
+    fn start(address: SocketAddr, config: Config, certificate: Option<Arc<rustls::ServerConfig>>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -44,7 +86,7 @@ impl Relay {
             let listener = TcpListener::bind(address).await.expect("the port is free");
             let address = listener.local_addr().expect("it listens");
             let running = server.clone();
-            let task = tokio::spawn(async move { running.serve(listener, None, std::future::pending()).await });
+            let task = tokio::spawn(async move { running.serve(listener, certificate, std::future::pending()).await });
             (server, address, task)
         });
         Self {
