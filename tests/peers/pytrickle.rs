@@ -182,6 +182,8 @@ fn its_publisher_brings_a_thousand_segments_to_our_reader_byte_by_byte() {
         assert_eq!(read(&inbox, usize::MAX, &mut got), Some(seq));
         assert!(got == wanted, "segment {seq}: {} of {} bytes", got.len(), wanted.len());
     }
+    // The count follows what it counts.
+    relay.until(|| inbox.stats().read == COUNT);
     let stats = inbox.stats();
     assert_eq!(
         (stats.read, stats.skipped, stats.jumps, stats.failures),
