@@ -4,6 +4,7 @@
 //! Each storm follows from its seed. A failure names seed and step; the order of threads is the machine's own.
 #![allow(clippy::disallowed_methods, reason = "tests measure and bound real time")]
 
+use std::io::Write;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -63,7 +64,8 @@ impl Watchdog {
             while let Some((since, name)) = &*step {
                 let left = LONGEST.saturating_sub(since.elapsed());
                 if left.is_zero() {
-                    eprintln!("hangs: {name}");
+                    // Past the capture of tests, which ends with the process.
+                    let _ = writeln!(std::io::stderr(), "hangs: {name}");
                     std::process::abort();
                 }
                 step = changed.wait_timeout(step, left).unwrap().0;
