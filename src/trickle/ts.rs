@@ -25,6 +25,9 @@ const TOLERANCE: u64 = CLOCK / 1000;
 /// Packets of one table: a section has at most 1021 bytes after its length.
 const MAX_TABLE: usize = 8;
 
+/// Packets of tables that wait for the next picture. More in a row than any stream has between two pictures are passed on.
+pub const MAX_HELD: usize = 64;
+
 /// Makes whole packets of bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Framer {
@@ -70,6 +73,11 @@ impl Framer {
         self.rest.clear();
         self.dropped += rest as u64;
         rest
+    }
+
+    /// Bytes that wait for the rest of their packet.
+    pub fn waiting(&self) -> usize {
+        self.rest.len()
     }
 
     /// Bytes that were no packet, since the beginning.
@@ -119,6 +127,16 @@ pub struct Cutter {
     /// When the segment began, in ticks.
     began: Option<u64>,
     skipped: u64,
+    tables: Tables,
+}
+
+/// Bytes of tables, which are not passed on where they come but where segments begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Given at the beginnings of segments.
+    pub repeated: u64,
+    /// Left out before a segment, because it begins with them.
+    pub replaced: u64,
 }
 
 #[derive(Debug, Default)]
@@ -153,6 +171,7 @@ impl Cutter {
             open: false,
             began: None,
             skipped: 0,
+            tables: Tables::default(),
         }
     }
 
@@ -167,7 +186,11 @@ impl Cutter {
                 match self.look(&packet, key) {
                     Kind::Table => {
                         self.give(&mut out, run.slice(from..at));
-                        self.held.push(packet);
+                        if self.held.len() >= MAX_HELD {
+                            self.release(&mut out);
+                        }
+                        // A copy: a slice would keep alive the whole piece in which it came.
+                        self.held.push(Bytes::copy_from_slice(&packet));
                         from = at + PACKET;
                         continue;
                     }
@@ -197,12 +220,24 @@ impl Cutter {
     /// Forgets what has come but the tables: what follows is another place of the stream.
     pub fn flush(&mut self) {
         self.framer.end();
+        self.skipped += (self.held.len() * PACKET) as u64;
         self.held.clear();
         self.open = false;
         self.began = None;
     }
 
-    /// Bytes that were left out because no segment had begun.
+    /// Bytes that wait for what follows them.
+    pub fn waiting(&self) -> usize {
+        self.held.len() * PACKET + self.framer.waiting()
+    }
+
+    /// Bytes of tables that were moved. All that came and all that was repeated is what was given, skipped, dropped and
+    /// replaced, and what waits.
+    pub fn tables(&self) -> Tables {
+        self.tables
+    }
+
+    /// Bytes that were left out because no segment had begun, or because of a [`flush`](Self::flush).
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -240,10 +275,13 @@ impl Cutter {
         {
             head.extend_from_slice(packet);
         }
+        self.tables.repeated += head.len() as u64;
         for packet in std::mem::take(&mut self.held) {
             let pid = pid(&packet);
             if pid != 0 && !self.programs.contains_key(&pid) {
                 head.extend_from_slice(&packet);
+            } else {
+                self.tables.replaced += packet.len() as u64;
             }
         }
         self.give(out, head.freeze());

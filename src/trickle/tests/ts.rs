@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::trickle::ts::{Cutter, Framer, PACKET, Piece, Settings};
+use crate::trickle::ts::{Cutter, Framer, MAX_HELD, PACKET, Piece, Settings};
 
 const VIDEO: u16 = 0x100;
 const AUDIO: u16 = 0x101;
@@ -224,6 +224,31 @@ fn damaged_table_changes_nothing() {
     );
     assert_eq!(found.len(), 1);
     assert!(found[0].2.starts_with(&[pat(), pmt(&[(H264, VIDEO)])].concat()));
+}
+
+#[test]
+fn tables_without_a_picture_after_them_are_not_gathered_for_ever() {
+    let mut cutter = Cutter::new(settings(1000, 0));
+    let (mut came, mut given) = (0, 0);
+    let head = [pat(), pmt(&[(H264, VIDEO)]), unit(VIDEO, 0, true, &[])].concat();
+    for (index, packets) in std::iter::once(head).chain((0..1000).map(|_| pat())).enumerate() {
+        came += packets.len() as u64;
+        for piece in cutter.push(packets.into(), false) {
+            given += match piece {
+                Piece::Begin { .. } => 0,
+                Piece::Bytes(bytes) => bytes.len() as u64,
+            };
+        }
+        assert!(cutter.waiting() <= MAX_HELD * PACKET, "{index}");
+        let tables = cutter.tables();
+        assert_eq!(
+            came + tables.repeated,
+            given + tables.replaced + cutter.waiting() as u64
+        );
+    }
+    cutter.flush();
+    assert_eq!(cutter.waiting(), 0);
+    assert!(cutter.skipped() > 0);
 }
 
 #[test]
