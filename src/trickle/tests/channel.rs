@@ -465,6 +465,20 @@ fn a_reader_keeps_what_left_the_window_and_its_memory_goes_with_it() {
 }
 
 #[test]
+fn small_pieces_of_a_segment_that_has_ended_are_one() {
+    let mut ring = ring();
+    let writer = write(&mut ring, 0);
+    for _ in 0..10 {
+        assert_eq!(append(&mut ring, &writer, "x"), Append::Stored);
+    }
+    let before = ring.held();
+    let _ = ring.finish(writer);
+    // Each was a slice of some receive buffer, which it would keep alive as long as it is in the window.
+    assert!(ring.held() * 5 < before, "{} of {before}", ring.held());
+    assert_eq!(fresh(&mut ring, 0), ("xxxxxxxxxx".into(), true));
+}
+
+#[test]
 fn d06_a_writer_whose_segment_is_lost_is_told_on_request() {
     let mut ring: Ring = Channel::new(
         NOW,

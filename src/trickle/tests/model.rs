@@ -119,6 +119,9 @@ fn play(words: &[u64]) -> Result<(), String> {
     world.end()
 }
 
+/// Tells writers from readers among those that are woken.
+const WRITER: usize = 1 << 32;
+
 struct World {
     ring: Channel<usize>,
     model: Model,
@@ -140,6 +143,8 @@ impl World {
                 match (ours, theirs) {
                     (OpenWrite::Opened { writer, seq, shared }, Opened::Yes(number, number_seq, number_shared)) => {
                         same!((seq, shared), (number_seq, number_shared));
+                        self.ring.park_writer(&writer, WRITER + number);
+                        self.model.writers[number].parked = true;
                         self.writers.push((writer, number));
                     }
                     (OpenWrite::Ended { seq }, Opened::Ended(other)) => drop(same!(seq, other)),
@@ -250,6 +255,20 @@ impl World {
                 return Err(format!("reader {number} waits, and was not woken for what is there"));
             }
         }
+        for (writer, number) in &self.writers {
+            let due = self.model.is_told(*number);
+            let pen = &mut self.model.writers[*number];
+            if woken.contains(&(WRITER + number)) {
+                pen.parked = false;
+            }
+            if due && pen.parked {
+                return Err(format!("writer {number} waits, and was not woken for the end"));
+            }
+            if !due && !pen.parked {
+                self.ring.park_writer(writer, WRITER + number);
+                pen.parked = true;
+            }
+        }
         let stats = self.ring.stats();
         same!((stats.readers, stats.writers), (self.readers.len(), self.writers.len()));
         let kept = self.model.kept_bytes();
@@ -308,6 +327,7 @@ struct Pen {
     anew: bool,
     begun: bool,
     gone: bool,
+    parked: bool,
 }
 
 struct Eye {
@@ -430,6 +450,7 @@ impl Model {
             anew,
             begun: false,
             gone: false,
+            parked: false,
         });
         Opened::Yes(self.writers.len() - 1, seq, shared)
     }
@@ -487,10 +508,16 @@ impl Model {
         }
     }
 
-    fn writing(&mut self, pen: usize) -> Writing {
+    /// It hears that it need not go on.
+    fn is_told(&self, pen: usize) -> bool {
         let Pen { at, begun, .. } = self.writers[pen];
         let lost = self.settings.dialect.tell_lost_writers && !self.listed(at);
-        if self.segments[at].ended.is_none() || (begun && !lost) {
+        self.segments[at].ended.is_some() && (!begun || lost)
+    }
+
+    fn writing(&mut self, pen: usize) -> Writing {
+        let Pen { at, begun, .. } = self.writers[pen];
+        if !self.is_told(pen) {
             return Writing::Open;
         }
         if !begun && !self.closed {
