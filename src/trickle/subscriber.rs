@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::wire::{Answer, WINDOW, Wanted, status};
+use super::wire::{Answer, MAX_SEQ, WINDOW, Wanted, status};
 
 /// What becomes of a reader that has fallen out of the window, or further behind than it may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -245,10 +245,12 @@ impl Subscriber {
 
     fn found(&mut self, now: Duration, answer: &Answer) -> Verdict {
         let said = answer.seq.and_then(|seq| u64::try_from(seq).ok());
-        let Some(seq) = said.or(match self.wanted {
+        let asked = match self.wanted {
             Wanted::Number(seq) => Some(seq),
             Wanted::Next | Wanted::Current => None,
-        }) else {
+        };
+        // None comes after the last number there is.
+        let Some(seq) = said.or(asked).filter(|seq| *seq <= MAX_SEQ) else {
             return self.failure(now);
         };
         let lag = answer.latest.map_or(0, |latest| latest.saturating_sub(seq + 1));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::trickle::subscriber::*;
-use crate::trickle::wire::{Answer, Wanted};
+use crate::trickle::wire::{Answer, MAX_SEQ, Wanted};
 
 const NOW: Duration = Duration::from_secs(100);
 const MS: Duration = Duration::from_millis(1);
@@ -235,6 +235,22 @@ fn an_answer_with_another_number_is_taken_at_its_word() {
         Verdict::AskAt(NOW + 500 * MS),
         "which one, nobody knows"
     );
+}
+
+#[test]
+fn numbers_end_where_they_end() {
+    let mut subscriber = at(Wanted::Number(MAX_SEQ));
+    let empty = Outcome::Answered(Answer {
+        empty: true,
+        ..Answer::bare(200)
+    });
+    assert_eq!(subscriber.answered(NOW, &empty), Verdict::Ask);
+    // A server that goes on all the same, without saying how.
+    for _ in 0..5 {
+        assert!(matches!(subscriber.answered(NOW, &empty), Verdict::AskAt(_)));
+        assert_eq!(subscriber.ask(), Wanted::Number(MAX_SEQ + 1));
+    }
+    assert_eq!(subscriber.answered(NOW, &empty), Verdict::Over(Over::Failed));
 }
 
 #[test]
