@@ -12,6 +12,9 @@ pub const MAX_SEQ: u64 = i64::MAX as u64 - 1;
 /// The longest channel name after decoding, in bytes.
 pub const MAX_NAME: usize = 255;
 
+/// The longest MIME type of a channel, in bytes: every channel keeps one, and every segment that arrives carries it.
+pub const MAX_MIME: usize = 255;
+
 /// The longest URL and path, in bytes.
 pub const MAX_URL: usize = 4096;
 
@@ -86,6 +89,8 @@ pub mod text {
     pub const BAD_CHANNEL: &str = "Invalid stream";
     /// With [`status::BAD`](super::status::BAD): no such segment to delete.
     pub const BAD_SEGMENT: &str = "Nonexistent segment";
+    /// With [`status::BAD`](super::status::BAD): who reads has nothing to say. Not in the reference.
+    pub const NO_BODY: &str = "A GET has no body";
     /// With [`status::NO_CHANNEL`](super::status::NO_CHANNEL).
     pub const NO_CHANNEL: &str = "Stream not found";
     /// With [`status::NO_CHANNEL`](super::status::NO_CHANNEL): the path is none of ours.
@@ -306,7 +311,7 @@ impl ChannelUrl {
         if text.len() > MAX_URL {
             return Err(UrlError::Long(text.len()));
         }
-        let shown = || text.to_owned();
+        let shown = || hide_user(text);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| UrlError::Scheme(shown()))?;
         let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
             "trickle" => (false, DEFAULT_PORT),
@@ -316,7 +321,7 @@ impl ChannelUrl {
             _ => return Err(UrlError::Scheme(shown())),
         };
         if rest.contains(['?', '#', '@']) {
-            return Err(UrlError::Extra(hide_user(scheme, rest)));
+            return Err(UrlError::Extra(shown()));
         }
         let (authority, path) = rest.split_once('/').ok_or_else(|| UrlError::Channel(shown()))?;
         let (host, port) = host_and_port(authority, port).ok_or_else(|| UrlError::Host(shown()))?;
@@ -383,14 +388,15 @@ impl ChannelUrl {
         format!("{}/{NEXT}", self.path)
     }
 
-    /// The address of another channel on the same server and base.
+    /// The address of another channel on the same server and base. `None`: it has no such name, or is too long.
     pub fn sibling(&self, name: &str) -> Option<Self> {
         let base = self.path.rsplit_once('/').map_or("", |(base, _)| base);
-        is_name(name).then(|| Self {
+        let sibling = is_name(name).then(|| Self {
             path: format!("{base}/{}", encode(name)),
             name: name.to_owned(),
             ..self.clone()
-        })
+        });
+        sibling.filter(|url| url.to_string().len() <= MAX_URL)
     }
 }
 
@@ -409,10 +415,15 @@ impl FromStr for ChannelUrl {
     }
 }
 
-/// The address as it may be shown: a password does not belong into a message.
-fn hide_user(scheme: &str, rest: &str) -> String {
-    let shown = rest.rsplit_once('@').map_or(rest, |(_, shown)| shown);
-    format!("{scheme}://{}", shown.split(['?', '#']).next().unwrap_or_default())
+/// The address as it may be shown: neither a password nor a key belongs into a message.
+fn hide_user(text: &str) -> String {
+    let (hidden, shown) = text.rsplit_once('@').unwrap_or(("", text));
+    let shown = shown.split(['?', '#']).next().unwrap_or_default();
+    match hidden.split_once("://") {
+        // Not if what should be a scheme has a password in it.
+        Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => format!("{scheme}://{shown}"),
+        Some(_) | None => shown.to_owned(),
+    }
 }
 
 fn host_and_port(authority: &str, default: u16) -> Option<(String, u16)> {
@@ -475,7 +486,7 @@ pub struct Answer {
     pub latest: Option<u64>,
     /// `Lp-Trickle-Closed`, whatever its value.
     pub closed: bool,
-    /// `Content-Type`; `None` when it is missing or empty.
+    /// `Content-Type`; `None` when it is missing, empty or longer than [`MAX_MIME`].
     pub mime: Option<String>,
     /// The answer has no body: `Content-Length: 0`.
     pub empty: bool,
@@ -496,7 +507,7 @@ impl Answer {
             header::SEQ => self.seq = number(value),
             header::LATEST => self.latest = number(value).and_then(|number| u64::try_from(number).ok()),
             header::CLOSED => self.closed = true,
-            "content-type" if !value.is_empty() => self.mime = Some(value.to_owned()),
+            "content-type" if (1..=MAX_MIME).contains(&value.len()) => self.mime = Some(value.to_owned()),
             "content-length" => self.empty = value.trim() == "0",
             _ => (),
         }

@@ -125,6 +125,11 @@ fn addresses_are_read_and_shown() {
     assert_eq!(url.segment(Wanted::Current), "/a/cam/-2");
     assert_eq!(url.next(), "/a/cam/next");
     assert_eq!(url.sibling("a/b").expect("a name").path(), "/a/a%2Fb");
+    let long: ChannelUrl = format!("http://host/{}/cam", "a".repeat(4000))
+        .parse()
+        .expect("an address");
+    assert!(long.sibling("b").is_some());
+    assert_eq!(long.sibling(&"/".repeat(100)), None, "longer than an address may be");
 }
 
 #[test]
@@ -155,6 +160,17 @@ fn addresses_that_are_none_are_refused_and_keep_passwords_to_themselves() {
         .expect_err("a user")
         .to_string();
     assert!(!error.contains("secret"), "{error}");
+    for text in [
+        "htps://me:secret@host/cam",
+        "me:secret@host/cam",
+        "http//me:secret@host/cam",
+        "secret://@host/cam#x@host",
+        "htps://host/cam?key=secret",
+    ] {
+        let error = ChannelUrl::parse(text).expect_err("no scheme of ours").to_string();
+        assert!(!error.contains("secret") || text.starts_with("secret"), "{error}");
+        assert!(!error.contains('@'), "{error}");
+    }
     assert_eq!(ChannelUrl::parse(&"x".repeat(5000)), Err(UrlError::Long(5000)));
 }
 
@@ -163,6 +179,7 @@ fn headers_of_an_answer_that_make_no_sense_count_as_missing() {
     let mut answer = Answer::bare(200);
     answer.header("lp-trickle-seq", "12");
     answer.header("lp-trickle-latest", "-3");
+    answer.header("content-type", &"x".repeat(MAX_MIME + 1));
     answer.header("content-type", "");
     answer.header("x-other", "1");
     assert_eq!(
