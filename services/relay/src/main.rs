@@ -69,8 +69,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         lines.push(format!("admin http://{}/", listener.local_addr()?));
         beside.spawn(admin::serve(server.clone(), listener, stop.clone()));
     }
+    let mut mirrors = JoinSet::new();
     for mirror in settings.mirrors {
-        beside.spawn(mirror.run(server.clone(), stop.clone()));
+        mirrors.spawn(mirror.run(server.clone(), stop.clone()));
     }
     for warning in settings.warnings {
         tracing::warn!("{warning}");
@@ -85,8 +86,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             _ = interrupt.recv() => (),
         }
         tracing::info!("stopping: channels end, requests may finish");
-        // Mirrors first: what they bring would make channels anew.
         let _ = stopping.send(true);
+        // Mirrors first: nobody wants what they still bring.
+        mirrors.shutdown().await;
     };
     server.serve(listener, certificate, told).await;
     beside.shutdown().await;

@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::{AnswerBody, ReadHold, WriteHold};
-use super::link::Link;
+use super::link::{Busy, Link};
 use super::registry::{Entry, Registry};
 use super::{Denied, Refusal};
 use crate::trickle::channel::{Append, Delete, Head, OpenRead, OpenWrite, Writing};
@@ -25,9 +25,9 @@ const TRIES: usize = 3;
 pub(super) async fn answer(
     registry: &Arc<Registry>,
     link: &Arc<Link>,
+    busy: Busy,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    let busy = link.busy();
     let method = known(request.method());
     let mut response = respond(registry, link, request).await;
     if let Some(origin) = registry
@@ -66,6 +66,10 @@ async fn respond(registry: &Arc<Registry>, link: &Arc<Link>, request: Request<In
         let mut response = closing(refuse(status::UNAUTHORIZED, &reason));
         set(&mut response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
+    }
+    if reads && !request.body().is_end_stream() {
+        // Nobody would read it, and until somebody does it is not seen whether the peer is still there.
+        return early(link, refuse(status::BAD, text::NO_BODY));
     }
     match (route, method) {
         (Route::BadName, _) => refuse(status::BAD, text::BAD_CHANNEL),
@@ -370,7 +374,8 @@ fn refuse(status: u16, text: &str) -> Response<AnswerBody> {
 fn refused(refusal: &Refusal) -> Response<AnswerBody> {
     match refusal {
         Refusal::BadChannel => refuse(status::BAD, text::BAD_CHANNEL),
-        Refusal::Channels(_) => refuse(status::FULL, &refusal.to_string()),
+        Refusal::BadType => refuse(status::BAD, &refusal.to_string()),
+        Refusal::Channels(_) | Refusal::Stopped => refuse(status::FULL, &refusal.to_string()),
         Refusal::Denied(Denied::Failed(text)) => refuse(status::BROKEN, text),
         Refusal::Denied(Denied::Status(code @ 400..=499, text)) => refuse(*code, text),
         Refusal::Denied(Denied::Status(_, text)) => refuse(status::BAD, text),

@@ -3,9 +3,10 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -15,6 +16,9 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// After an answer that came before the end of the request: how long, and how much, to read on, so that the answer
 /// is not torn away by what it overtook.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
+
+/// What may come of the next requests while one is being answered, at most: more is no client's way.
+const AHEAD: usize = 64 * 1024;
 
 /// How long a connection may be silent.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,10 @@ struct State {
     interim: usize,
     /// An answer came before the end of the request.
     early: bool,
+    /// The request being answered has come to its end: what follows is the next one's, and waits.
+    whole: bool,
+    /// Who looks meanwhile whether the peer is there.
+    watching: Option<Waker>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +65,18 @@ impl Link {
                 phase: Phase::Head(Instant::now()),
                 interim: 0,
                 early: false,
+                whole: false,
+                watching: None,
             }),
         })
     }
 
-    /// A request is being answered until the guard is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.lock().phase = Phase::Busy;
+    /// A request is being answered until the guard is dropped; `whole` if it has no body.
+    pub(super) fn busy(self: &Arc<Self>, whole: bool) -> Busy {
+        let mut state = self.lock();
+        state.phase = Phase::Busy;
+        state.whole = whole;
+        drop(state);
         Busy(self.clone())
     }
 
@@ -88,14 +101,29 @@ pub(super) struct Busy(Arc<Link>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.lock().phase = Phase::Idle(Instant::now());
+        let mut state = self.0.lock();
+        state.phase = Phase::Idle(Instant::now());
+        state.whole = false;
+        let watching = state.watching.take();
+        drop(state);
+        if let Some(watching) = watching {
+            watching.wake();
+        }
     }
 }
 
 /// The connection.
+///
+/// HTTP looks whether a peer is still there only as long as it has nothing of that peer to work on. A peer that sends
+/// the beginning of another request and goes would be waited for as long as there is nothing to send it: for ever, where
+/// a channel rests. So what follows the head of a request is kept back here until somebody needs it.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     stream: S,
+    /// Kept back.
+    ahead: BytesMut,
+    /// The line of a head that is being read is empty so far.
+    blank: bool,
     link: Arc<Link>,
     times: Times,
     reading: Alarm,
@@ -106,6 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, link: Arc<Link>, times: Times) -> Self {
         Self {
             stream,
+            ahead: BytesMut::new(),
+            blank: false,
             link,
             times,
             reading: Alarm::default(),
@@ -131,6 +161,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         };
         // Who has not closed by then will see a reset.
         let _ = timeout(time, draining).await;
+    }
+
+    /// Keeps back what follows the end of a head.
+    fn keep_back(&mut self, buffer: &mut ReadBuf, from: usize) {
+        let read = &buffer.filled()[from..];
+        let end = read.iter().position(|byte| {
+            let ends = *byte == b'\n' && self.blank;
+            self.blank = !ends && (*byte == b'\n' || (*byte == b'\r' && self.blank));
+            ends
+        });
+        if let Some(end) = end
+            && end + 1 < read.len()
+        {
+            // Before what was kept back already, if that is where it came from.
+            let mut ahead = BytesMut::from(&read[end + 1..]);
+            ahead.extend_from_slice(&self.ahead);
+            self.ahead = ahead;
+            buffer.set_filled(from + end + 1);
+        }
+    }
+
+    /// Ready when the peer has gone.
+    fn poll_gone(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        let mut scrap = [0; 2048];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if self.ahead.len() > AHEAD => {
+                    return Poll::Ready(Err(io::Error::other("too much comes before there is an answer")));
+                }
+                Poll::Ready(Ok(())) => self.ahead.extend_from_slice(buffer.filled()),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        self.link.lock().watching = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn poll_interim(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
@@ -163,12 +231,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context, buffer: &mut ReadBuf) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.link.lock().whole {
+            return this.poll_gone(cx);
+        }
         let before = buffer.filled().len();
-        if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(cx, buffer) {
+        let read = match this.ahead.is_empty() {
+            true => Pin::new(&mut this.stream).poll_read(cx, buffer),
+            false => {
+                let size = this.ahead.len().min(buffer.remaining());
+                buffer.put_slice(&this.ahead.split_to(size));
+                Poll::Ready(Ok(()))
+            }
+        };
+        if let Poll::Ready(result) = read {
             if buffer.filled().len() > before {
                 let mut state = this.link.lock();
                 if let Phase::Idle(_) = state.phase {
                     state.phase = Phase::Head(Instant::now());
+                }
+                if let Phase::Head(_) = state.phase {
+                    drop(state);
+                    this.keep_back(buffer, before);
                 }
             }
             return Poll::Ready(result);

@@ -29,6 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -157,9 +159,15 @@ pub enum Refusal {
         wire::MAX_NAME
     )]
     BadChannel,
+    /// The type cannot be a channel's.
+    #[error("not a channel's type: at most {} bytes", wire::MAX_MIME)]
+    BadType,
     /// There are as many channels as there may be.
     #[error("the server has {0} channels already, which is all it may; delete one first")]
     Channels(usize),
+    /// The server has been told to stop.
+    #[error("the server is stopping")]
+    Stopped,
     /// A hook says no.
     #[error("refused: {}", match .0 { Denied::Status(_, text) | Denied::Failed(text) => text })]
     Denied(Denied),
@@ -246,6 +254,7 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) {
         let acceptor = tls.map(TlsAcceptor::from);
+        self.registry.open();
         let (ending, end) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -279,6 +288,16 @@ impl Server {
             tracing::warn!(connections = connections.len(), "cut off: they did not end in time");
         }
         connections.shutdown().await;
+    }
+
+    /// Serves one connection that no listener has accepted: what a fuzz target says.
+    #[cfg(fuzzing)]
+    pub async fn attend<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (_ending, end) = watch::channel(false);
+        requests(self.registry.clone(), stream, end).await;
     }
 
     /// The path before the channels' names, with a slash at each end.
@@ -382,7 +401,11 @@ where
     };
     let link = Link::new();
     let wire = TokioIo::new(Wire::new(stream, link.clone(), times));
-    let service = service_fn(|request| Box::pin(answer(&registry, &link, request)));
+    let service = service_fn(|request: Request<Incoming>| {
+        // Before anything more is read.
+        let busy = link.busy(request.body().is_end_stream());
+        Box::pin(answer(&registry, &link, busy, request))
+    });
     let mut connection = http1::Builder::new()
         .max_buf_size(BUFFER)
         .max_headers(MAX_HEADERS)

@@ -1,7 +1,7 @@
 //! The channels of a server, and what they may use together.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Waker;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{ChannelInfo, Config, Refusal, Totals};
 use crate::trickle::channel::{Append, Channel, OpenWrite};
-use crate::trickle::wire::{CHANGES, KEPT, is_name, value};
+use crate::trickle::wire::{CHANGES, KEPT, MAX_MIME, is_name, value};
 
 /// One channel.
 #[derive(Debug)]
@@ -70,6 +70,8 @@ pub(super) struct Registry {
     pub(super) config: Config,
     pub(super) base: String,
     channels: RwLock<HashMap<String, Arc<Entry>>>,
+    /// The server has stopped. Changed and asked with `channels` locked.
+    stopped: AtomicBool,
     memory: Arc<AtomicUsize>,
     started: Instant,
     pub(super) counters: Counters,
@@ -95,6 +97,7 @@ impl Registry {
             config,
             base,
             channels: RwLock::default(),
+            stopped: AtomicBool::new(false),
             memory: Arc::default(),
             started: Instant::now(),
             counters: Counters::default(),
@@ -122,6 +125,9 @@ impl Registry {
         if !is_name(name) {
             return Err(Refusal::BadChannel);
         }
+        if mime.len() > MAX_MIME {
+            return Err(Refusal::BadType);
+        }
         if hooked && let Some(hooks) = &self.config.hooks {
             hooks.before_create(name, mime).map_err(Refusal::Denied)?;
         }
@@ -130,6 +136,9 @@ impl Registry {
             let mut channels = self.write();
             if let Some(entry) = channels.get(name) {
                 return Ok(entry.clone());
+            }
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Refusal::Stopped);
             }
             if channels.len() >= self.config.max_channels {
                 return Err(Refusal::Channels(self.config.max_channels));
@@ -167,9 +176,20 @@ impl Registry {
         }))
     }
 
-    /// Ends all channels, without a word in the change feed.
+    /// Channels may be made.
+    pub(super) fn open(&self) {
+        let _channels = self.write();
+        self.stopped.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends all channels, without a word in the change feed. Until [`open`](Self::open) nobody makes others: a request
+    /// or a publisher from inside that comes in just then would leave one behind.
     pub(super) fn close(&self) {
-        let all: Vec<_> = self.write().drain().map(|(_, entry)| entry).collect();
+        let all: Vec<_> = {
+            let mut channels = self.write();
+            self.stopped.store(true, Ordering::Relaxed);
+            channels.drain().map(|(_, entry)| entry).collect()
+        };
         for entry in all {
             self.retire(&entry);
         }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::clients::{publish, quick, segment, subscribe};
 use super::rig::{Rig, soon, until};
-use crate::trickle::client::{Begin, Client, Config as ClientConfig, Error, Event, PublishSettings, Write};
+use crate::trickle::client::{
+    Begin, Client, Config as ClientConfig, Error, Event, PublishSettings, SubscribeSettings, Write,
+};
 use crate::trickle::server::{Config, tls};
 use crate::trickle::wire::{ChannelUrl, Wanted};
 use crate::trickle::{publisher, subscriber};
@@ -184,6 +187,19 @@ impl Certificate {
         self.folder.path().join(name)
     }
 
+    /// One that is over.
+    fn expired() -> Self {
+        let made = Self::new();
+        let mut wanted = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        wanted.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        wanted.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = wanted.self_signed(&key).expect("a certificate");
+        std::fs::write(made.file("cert.pem"), cert.pem()).expect("written");
+        std::fs::write(made.file("key.pem"), key.serialize_pem()).expect("written");
+        made
+    }
+
     async fn rig(&self) -> Rig {
         let tls = tls(&self.file("cert.pem"), &self.file("key.pem")).expect("a certificate");
         Rig::at("127.0.0.1:0", open(), Some(tls)).await
@@ -225,6 +241,47 @@ async fn p11_a_certificate_nobody_vouches_for_is_refused_unless_told_otherwise()
         .await
         .expect_err("another name");
     assert!(matches!(&error, Error::Tls { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn p11_a_wrong_certificate_ends_publishing_and_subscribing_with_its_reason() {
+    let (good, other, expired) = (Certificate::new(), Certificate::new(), Certificate::expired());
+    let (rig, old) = (good.rig().await, expired.rig().await);
+    let at = |host: &str, rig: &Rig| -> ChannelUrl {
+        format!("trickles://{host}:{}/c", rig.address.port())
+            .parse()
+            .expect("an address")
+    };
+    for (what, url, trusted) in [
+        ("nobody vouches for it", at("localhost", &rig), other.file("cert.pem")),
+        ("another name", at("127.0.0.1", &rig), good.file("cert.pem")),
+        ("it has expired", at("localhost", &old), expired.file("cert.pem")),
+    ] {
+        let client = client(false, Some(trusted));
+        let (inbox, task) = client.subscribe(
+            vec![url.clone()],
+            SubscribeSettings {
+                policy: quick(Wanted::Next),
+                ..SubscribeSettings::default()
+            },
+        );
+        let reading = tokio::spawn(task.run());
+        assert_eq!(segment(&inbox).await, Err(subscriber::Over::Failed), "{what}");
+        let trouble = soon(reading).await.expect("no panic").trouble.unwrap_or_default();
+        assert!(trouble.contains("certificate"), "{what}: {trouble}");
+        let settings = PublishSettings {
+            policy: publisher::Settings {
+                retry: Duration::from_millis(10),
+                ..publisher::Settings::default()
+            },
+            ..PublishSettings::default()
+        };
+        let (_feed, task) = client.publish(&url, settings, |_| ());
+        let published = soon(tokio::spawn(task.run())).await.expect("no panic");
+        assert_eq!(published.over, Some(publisher::Over::Failed), "{what}");
+    }
+    assert_eq!(rig.server.totals().channels + old.server.totals().channels, 0);
+    until("all have gone", || rig.server.totals().connections == 0).await;
 }
 
 #[tokio::test]
@@ -314,6 +371,10 @@ async fn ten_thousand_channels_are_nothing_special_and_one_more_is_refused() {
         }
     }
     assert_eq!(rig.server.totals().channels, 10_000);
+    // Channels in which nothing happens cost nothing but themselves, and who asks for them is not kept waiting.
+    let before = Instant::now();
+    assert_eq!((rig.server.totals().memory, rig.server.channels().len()), (0, 10_000));
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
     let (head, body) = rig.ask("POST", "/one-more").await;
     assert!(head.status == 503 && body.contains("10000 channels"), "{body}");
     rig.post("/c9999/0", "x").await;

@@ -1,6 +1,7 @@
 //! What the server refuses, what it counts, and publishing from inside.
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 
 use super::rig::{LONG, Rig, until};
 use crate::trickle::channel;
@@ -169,6 +170,32 @@ async fn segments_can_be_published_from_inside() {
     assert_eq!(rig.server.begin("c", "", Some(7)).err(), Some(LocalError::Ended));
     assert_eq!(rig.server.begin("c", "", None).expect("a segment").seq(), 8);
     assert!(rig.server.delete("c"));
+}
+
+#[tokio::test]
+async fn nobody_makes_a_channel_once_the_server_has_stopped() {
+    let mut rig = Rig::with(Config { drain: LONG, ..open() }).await;
+    // Two that are under way: one holds up the end, the other begins its segment only then.
+    let mut writer = rig.connect().await;
+    writer.post("/c/0", "").await;
+    writer.chunk_out("x").await;
+    let mut late = rig.connect().await;
+    late.send("POST /late/0 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n")
+        .await;
+    until("it is stored", || rig.server.totals().bytes_in == 1).await;
+    rig.stop();
+    until("its channels have ended", || rig.server.channels().is_empty()).await;
+    assert_eq!(rig.server.create("c", "").err(), Some(Refusal::Stopped));
+    assert_eq!(
+        rig.server.begin("c", "", None).err(),
+        Some(LocalError::Refused(Refusal::Stopped))
+    );
+    // Its connection is closed, or its request refused.
+    let _ = late.stream.write_all(b"\r\nx").await;
+    assert!(rig.server.channels().is_empty());
+    writer.end_out().await;
+    assert_eq!(writer.head().await.status, 200);
+    rig.stopped().await;
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ mod clients;
 #[cfg(feature = "http")]
 mod faults;
 #[cfg(feature = "http")]
+mod hostile;
+#[cfg(feature = "http")]
 mod limits;
 #[cfg(feature = "http")]
 mod rig;
