@@ -47,6 +47,11 @@ impl Line {
     pub(super) async fn send(&mut self, request: hyper::Request<Outgoing>) -> hyper::Result<Response<Incoming>> {
         self.sender.send_request(request).await
     }
+
+    /// Waits until another request can be sent. False if none can.
+    pub(super) async fn ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
 }
 
 /// Connections that nothing is going on on.
@@ -121,7 +126,10 @@ pub(super) async fn connect(url: &ChannelUrl, config: &Config, tls: &Arc<rustls:
     })
 }
 
-async fn handshake<T: Read + Write + Unpin + Send + 'static>(io: T, url: &ChannelUrl) -> Result<Line, Error> {
+pub(super) async fn handshake<T: Read + Write + Unpin + Send + 'static>(
+    io: T,
+    url: &ChannelUrl,
+) -> Result<Line, Error> {
     let (sender, connection) = Builder::new()
         .max_buf_size(BUFFER)
         .max_headers(MAX_HEADERS)

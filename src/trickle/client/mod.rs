@@ -271,6 +271,17 @@ impl Client {
         })
     }
 
+    /// Uses this connection as if it had been opened to that server: what a fuzz target answers on.
+    #[cfg(fuzzing)]
+    pub async fn supply<S>(&self, url: &ChannelUrl, stream: S) -> Result<(), Error>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let line = line::handshake(hyper_util::rt::TokioIo::new(stream), url).await?;
+        self.inner.pool.give(line, &self.inner.config);
+        Ok(())
+    }
+
     /// A request that is answered at once, with a short text.
     async fn simple(
         &self,
@@ -303,11 +314,14 @@ impl Client {
 
     /// Reads an answer's short text to its end, and keeps the connection.
     async fn text(&self, answered: Answered) -> (Answer, String) {
-        let Answered { head, body, line } = answered;
+        let Answered { head, body, mut line } = answered;
         let Ok(bytes) = Limited::new(body, MAX_TEXT).collect().await else {
             return (head, String::new());
         };
-        self.inner.pool.give(line, &self.inner.config);
+        // Else the next request, which may follow at once, would find it at work still.
+        if line.ready().await {
+            self.inner.pool.give(line, &self.inner.config);
+        }
         let text = String::from_utf8_lossy(&bytes.to_bytes()).trim().to_owned();
         (head, text)
     }

@@ -13,6 +13,9 @@ use super::{Answered, Client, Error};
 use crate::trickle::subscriber::{Outcome, Over, Settings, Stats, Subscriber, Verdict};
 use crate::trickle::wire::{Answer, ChannelUrl, Wanted, status};
 
+/// Time for the rest of an answer without a segment. Another connection costs about as much.
+const REST: Duration = Duration::from_millis(100);
+
 /// How something is subscribed to.
 #[derive(Debug, Clone)]
 pub struct SubscribeSettings {
@@ -131,8 +134,15 @@ impl SubscribeTask {
                 trouble = Some(error);
             }
             let mut verdict = self.policy.answered(self.now(), &outcome);
-            if let (Verdict::Read { .. }, Some(answered)) = (&verdict, answered) {
-                verdict = self.read(&url, verdict, answered, &mut trouble).await;
+            match (&verdict, answered) {
+                (Verdict::Read { .. }, Some(answered)) => {
+                    verdict = self.read(&url, verdict, answered, &mut trouble).await;
+                }
+                (_, Some(answered)) => {
+                    // Its few words are of no interest, but the connection is.
+                    let _ = timeout(REST, self.client.text(answered)).await;
+                }
+                (_, None) => (),
             }
             self.shared.set_stats(self.policy.stats());
             match verdict {
