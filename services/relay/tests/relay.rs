@@ -131,6 +131,61 @@ fn what_is_published_can_be_read_and_stopping_ends_it_in_order() {
 }
 
 #[test]
+fn ten_thousand_idle_channels_cost_little_and_are_listed_at_once() {
+    let relay = Relay::start(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--autocreate",
+            "--max-channels",
+            "10000",
+        ],
+        2,
+    );
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("its size") * 1024
+    };
+    let before = resident();
+    let mut stream = TcpStream::connect(relay.address(0)).expect("a connection");
+    stream.set_read_timeout(Some(LONG)).expect("a socket");
+    let mut answers = BufReader::new(stream.try_clone().expect("a socket")).lines();
+    // In bundles, so that it is not the round trips that take the time.
+    for bundle in 0..100 {
+        let requests: String = (0..100)
+            .map(|i| {
+                format!(
+                    "POST /c{} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+                    bundle * 100 + i
+                )
+            })
+            .collect();
+        stream.write_all(requests.as_bytes()).expect("it is taken");
+        for _ in 0..100 {
+            assert_eq!(answers.next().expect("an answer").expect("text"), "HTTP/1.1 200 OK");
+            while !answers.next().expect("a header").expect("text").is_empty() {}
+        }
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for 10,000 channels");
+    let more = ask(&relay.address(0), "POST /more", "");
+    assert!(
+        more.starts_with("HTTP/1.1 503") && more.contains("10000 channels"),
+        "{more}"
+    );
+    let began = std::time::Instant::now();
+    assert!(ask(&relay.address(1), "GET /metrics", "").contains("trickle_channels 10000\n"));
+    let status = ask(&relay.address(1), "GET /status.json", "");
+    assert!(status.contains("\"left_out\":9000"), "a page that a person can read");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(ask(&relay.address(0), "POST /c7/0", "x").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn options_come_from_the_file_and_the_environment_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("relay.toml");
