@@ -15,6 +15,8 @@ INPUT ?= $(CLIP)
 MODEL ?= models/cartoon.onnx
 BATCH ?= 4
 SEQUENCES ?= 10000
+SECONDS ?= 60
+TARGETS ?=
 
 PREFIX ?= /usr/local
 # GStreamer's own plugin folder where the prefix is GStreamer's, else the same place below the prefix given.
@@ -26,7 +28,7 @@ DATADIR = $(PREFIX)/share/gst-comfy
 
 export CARGO_TARGET_DIR ORT_DYLIB_PATH
 
-.PHONY: help setup build clip demo test model-test bench doc env install clean
+.PHONY: help setup build clip demo test model-test fuzz bench doc env install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -52,6 +54,9 @@ test: setup ## everything that has to pass before a change goes in
 
 model-test: setup ## the policies against their models, longer than `make test`: SEQUENCES=10000
 	PROPTEST_CASES="$(SEQUENCES)" COMFY_SEQUENCES="$(SEQUENCES)" cargo test --release --workspace --locked model
+
+fuzz: setup ## garbage for what hears the network, so long each: SECONDS=60 TARGETS="server ts"
+	@scripts/fuzz.sh "$(SECONDS)" $(TARGETS)
 
 bench: build $(CLIP) ## measurements, in out/bench
 	@scripts/setup.sh python
@@ -79,4 +84,4 @@ install: ## what `make build` made, to PREFIX=/usr/local (DESTDIR, PLUGINSDIR)
 
 # A target folder outside this one may hold other projects' work too, so it stays.
 clean: ## remove everything generated
-	rm -rf target .work out build
+	rm -rf target .work out build fuzz/corpus fuzz/artifacts

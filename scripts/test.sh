@@ -48,6 +48,11 @@ documentation() {
   RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 }
 
+# A little of it each time: a parser that broke is found within seconds, and `make fuzz` looks further.
+fuzzing() {
+  scripts/fuzz.sh 5
+}
+
 deny_version=0.20.2
 find_deny() {
   deny=cargo-deny
@@ -78,6 +83,7 @@ advisories() {
 step "formatting" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tests" tests
+step "fuzz targets" fuzzing
 step "sample models" models
 step "documentation" documentation
 step "licences" licences

@@ -10,7 +10,7 @@ use super::ts::{Framer, PACKET};
 use super::wire::value;
 
 /// The longest document or line. A longer one is dropped and counted.
-pub const MAX_DOCUMENT: usize = 16 << 20;
+pub const MAX_DOCUMENT: usize = if cfg!(fuzzing) { 1 << 10 } else { 16 << 20 };
 
 /// What a control channel says when there is nothing to say.
 const KEEPALIVE: &[u8] = br#"{"keep":"alive"}"#;
@@ -116,6 +116,11 @@ impl Pieces {
             dropped: self.stats.dropped + self.framer.dropped(),
             ..self.stats
         }
+    }
+
+    /// Bytes that wait for what follows them.
+    pub fn waiting(&self) -> usize {
+        self.rest.len() + self.framer.waiting()
     }
 
     fn gather(&mut self, bytes: &[u8]) {
