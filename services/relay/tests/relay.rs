@@ -177,6 +177,7 @@ fn ten_thousand_idle_channels_cost_little_and_are_listed_at_once() {
         more.starts_with("HTTP/1.1 503") && more.contains("10000 channels"),
         "{more}"
     );
+    #[allow(clippy::disallowed_methods, reason = "how long it takes is what is asked")]
     let began = std::time::Instant::now();
     assert!(ask(&relay.address(1), "GET /metrics", "").contains("trickle_channels 10000\n"));
     let status = ask(&relay.address(1), "GET /status.json", "");
