@@ -7,7 +7,7 @@ use comfy_tests::{Passports, Peer, Relay, Video, bench};
 use gst::prelude::*;
 
 use crate::pytrickle::{Got, Publisher, Subscriber};
-use crate::{TS, http, impatient};
+use crate::{TS, http};
 
 /// The painted numbers of the frames in a file, as ffmpeg decodes it.
 fn ffmpeg_numbers(file: &str) -> Vec<u64> {
@@ -131,6 +131,7 @@ fn what_pytrickle_publishes_comes_out_of_tricklesrc_frame_by_frame() {
         publisher.segment(&segment(n * 10, n * 10 + 10));
         relay.until(|| reader.stat("segments") == n + 1);
     }
+    assert_eq!(relay.server.channels()[0].stats.orphans, 0, "each segment has its end");
     assert!(relay.server.delete("cam"));
     let (numbers, ended) = reader.play();
     ended.expect_eos();
@@ -141,7 +142,7 @@ fn what_pytrickle_publishes_comes_out_of_tricklesrc_frame_by_frame() {
 fn ffmpeg_publishes_a_segment_that_tricklesrc_reads() {
     comfy_tests::init();
     // ffmpeg closes its connection right behind the last byte, without waiting for the answer.
-    let relay = impatient();
+    let relay = Relay::new();
     relay.server.create("cam", TS).unwrap();
     let reader = Reader::new(&relay.url("cam"), "start-seq=0");
     let folder = Temp::new();
@@ -154,6 +155,7 @@ fn ffmpeg_publishes_a_segment_that_tricklesrc_reads() {
         Peer::start("ffmpeg", publish).expect_success();
         relay.until(|| reader.stat("segments") == n + 1);
     }
+    assert_eq!(relay.server.channels()[0].stats.orphans, 0, "each segment has its end");
     assert!(relay.server.delete("cam"));
     let (numbers, ended) = reader.play();
     ended.expect_eos();
@@ -163,7 +165,7 @@ fn ffmpeg_publishes_a_segment_that_tricklesrc_reads() {
 #[test]
 fn ffmpeg_encodes_and_publishes_a_channel_that_tricklesrc_reads() {
     comfy_tests::init();
-    let relay = impatient();
+    let relay = Relay::new();
     relay.server.create("cam", TS).unwrap();
     let reader = Reader::new(&relay.url("cam"), "start-seq=0");
     // What cuts HLS numbers its segments from 0, and sends each to an address of its own; its playlist goes elsewhere.
@@ -180,6 +182,7 @@ fn ffmpeg_encodes_and_publishes_a_channel_that_tricklesrc_reads() {
     }
     ffmpeg.expect_success();
     relay.until(|| reader.stat("segments") == 3);
+    assert_eq!(relay.server.channels()[0].stats.orphans, 0, "each segment has its end");
     assert!(relay.server.delete("cam"));
     let (numbers, ended) = reader.play();
     ended.expect_eos();

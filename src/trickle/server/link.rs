@@ -295,6 +295,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_interim(cx))?;
+        // Where nothing is read, this is where HTTP comes by.
+        if this.link.lock().whole && this.poll_gone(cx)?.is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the peer has gone",
+            )));
+        }
         Pin::new(&mut this.stream).poll_flush(cx)
     }
 

@@ -407,6 +407,9 @@ where
         Box::pin(answer(&registry, &link, busy, request))
     });
     let mut connection = http1::Builder::new()
+        // A publisher that closes behind its last byte has published all of it. Who waits for an answer and goes is
+        // noticed by the wire.
+        .half_close(true)
         .max_buf_size(BUFFER)
         .max_headers(MAX_HEADERS)
         .title_case_headers(true)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -459,4 +460,29 @@ async fn garbage_is_answered_or_cut_off_and_harms_nobody_else() {
     let huge = format!("/{}", "x".repeat(60_000));
     let (head, _) = rig.ask("GET", &huge).await;
     assert!(matches!(head.status, 404 | 414 | 431), "{}", head.status);
+}
+
+#[tokio::test]
+async fn publisher_that_closes_right_behind_its_last_byte_has_published_all_of_it() {
+    let rig = Rig::new().await;
+    let body = "x".repeat(5000);
+    for seq in 0..40 {
+        let request = match seq % 2 {
+            0 => format!("POST /c/{seq} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{body}"),
+            _ => format!(
+                "POST /c/{seq} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1388\r\n{body}\r\n0\r\n\r\n"
+            ),
+        };
+        let mut stream = TcpStream::connect(rig.address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        drop(stream);
+        until("the segment has ended", || {
+            let channels = rig.server.channels();
+            let stats = channels.first().map(|channel| channel.stats);
+            stats.is_some_and(|stats| stats.next_write == seq + 1 && stats.writers == 0)
+        })
+        .await;
+    }
+    let stats = rig.server.channels()[0].stats;
+    assert_eq!((stats.orphans, stats.bytes_in), (0, 200_000));
 }
