@@ -291,6 +291,50 @@ fn pad_of_a_stream_that_left_ends_and_goes() {
     assert!(streams.unbatcher.static_pad("src_1").is_some());
 }
 
+/// The end of a flush travels in order, and the next flush overtakes it.
+#[test]
+fn late_end_of_a_flush_does_not_end_the_next_one() {
+    let (streams, [a, b]) = Streams::two(2);
+    a.push([0]);
+    b.push([100]);
+    b.out.wait_frames(1);
+    // The first end, in its batch, waits in front of the unbatcher.
+    let (arrived, arrival) = std::sync::mpsc::sync_channel(1);
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+    let released = std::sync::Mutex::new(Some(released));
+    streams
+        .unbatcher
+        .static_pad("sink")
+        .unwrap()
+        .add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            if let Some(released) = released.lock().unwrap().take() {
+                let _ = arrived.send(());
+                let _ = released.recv();
+            }
+            gst::PadProbeReturn::Ok
+        });
+    let flushes = |kind| b.out.events().iter().filter(|event| event.type_() == kind).count();
+    assert!(b.source.push_event(gst::event::FlushStart::new()));
+    assert!(b.source.push_event(gst::event::FlushStop::new(true)));
+    assert!(b.source.push_event(segment()));
+    b.push([150]);
+    a.push([1]);
+    arrival.recv_timeout(comfy_tests::DEADLINE).unwrap();
+    assert!(b.source.push_event(gst::event::FlushStart::new()));
+    assert_eq!(flushes(gst::EventType::FlushStart), 1, "downstream is being flushed already");
+    release.send(()).unwrap();
+    // Behind the end that was late.
+    a.push([2, 3]);
+    a.out.wait_frames(4);
+    assert_eq!(flushes(gst::EventType::FlushStop), 0, "it is still being flushed");
+    assert!(b.source.push_event(gst::event::FlushStop::new(true)));
+    assert!(b.source.push_event(segment()));
+    b.push([200, 201]);
+    b.out.wait_frames(3);
+    assert_eq!(b.numbers(), [100, 200, 201]);
+    assert_eq!(flushes(gst::EventType::FlushStop), 1);
+}
+
 /// Rows: FLUSH_START, FLUSH_STOP of one stream.
 #[test]
 fn flush_of_one_stream_reaches_its_pad_alone() {

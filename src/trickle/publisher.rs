@@ -296,6 +296,11 @@ impl Publisher {
         }
     }
 
+    /// A segment will not be answered any more, because publishing is over.
+    pub fn cut_off(&mut self) {
+        self.stats.lost += 1;
+    }
+
     /// A segment was dropped before it had a number.
     pub fn dropped(&mut self) {
         self.stats.dropped += 1;

@@ -11,16 +11,23 @@ const FLUSHING: &str = "comfy-stream-flushing";
 const FLUSHED: &str = "comfy-stream-flushed";
 const STREAM: &str = "comfy-stream";
 const RESET: &str = "reset-time";
+const FLUSH: &str = "flush";
 
 /// A word about a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     /// Its pad was released; nothing of it follows.
     Left,
-    /// Drop what is queued of it and whatever still comes, up to `Flushed`.
-    Flushing,
+    /// Drop what is queued of it and whatever still comes, up to the `Flushed` of the same number: that of an earlier
+    /// flush may still be on its way.
+    Flushing {
+        /// Counts the stream's flushes.
+        flush: u64,
+    },
     /// What follows is new. Whether running time starts anew.
     Flushed {
+        /// As in `Flushing`.
+        flush: u64,
         /// As in FLUSH_STOP.
         reset_time: bool,
     },
@@ -32,14 +39,19 @@ pub(crate) fn left(stream: u32) -> gst::Event {
 }
 
 /// Out of band: everything of this stream that is on its way is void.
-pub(crate) fn flushing(stream: u32) -> gst::Event {
-    gst::event::CustomDownstreamOob::new(gst::Structure::builder(FLUSHING).field(STREAM, stream).build())
+pub(crate) fn flushing(stream: u32, flush: u64) -> gst::Event {
+    let structure = gst::Structure::builder(FLUSHING)
+        .field(STREAM, stream)
+        .field(FLUSH, flush)
+        .build();
+    gst::event::CustomDownstreamOob::new(structure)
 }
 
 /// In order: the end of a stream's flush.
-pub(crate) fn flushed(stream: u32, reset_time: bool) -> gst::Event {
+pub(crate) fn flushed(stream: u32, flush: u64, reset_time: bool) -> gst::Event {
     let structure = gst::Structure::builder(FLUSHED)
         .field(STREAM, stream)
+        .field(FLUSH, flush)
         .field(RESET, reset_time)
         .build();
     gst::event::CustomDownstream::new(structure)
@@ -50,8 +62,11 @@ pub(crate) fn parse(event: &gst::EventRef) -> Option<(u32, Word)> {
     let structure = event.structure()?;
     let word = match structure.name().as_str() {
         LEFT => Word::Left,
-        FLUSHING => Word::Flushing,
+        FLUSHING => Word::Flushing {
+            flush: structure.get(FLUSH).ok()?,
+        },
         FLUSHED => Word::Flushed {
+            flush: structure.get(FLUSH).ok()?,
             reset_time: structure.get(RESET).unwrap_or(true),
         },
         _ => return None,

@@ -281,6 +281,11 @@ impl Shared {
         state.active = state.active.saturating_sub(1);
     }
 
+    /// Segments that had begun and will not be answered any more, each once.
+    pub(super) fn take_active(&self) -> usize {
+        std::mem::take(&mut self.lock().active)
+    }
+
     pub(super) fn set_stats(&self, stats: Stats) {
         self.lock().stats = stats;
     }

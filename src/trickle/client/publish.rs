@@ -341,6 +341,13 @@ impl PublishTask {
 
     fn over(&mut self, over: Over) {
         if self.shared.end(over) {
+            self.posts.abort_all();
+            for _ in 0..self.shared.take_active() {
+                self.policy.cut_off();
+                let why = format!("{}: publishing ended before it was answered", self.url);
+                self.shared.tell(Event::Lost { seq: None, why });
+            }
+            self.shared.set_stats(self.policy.stats());
             let why = match over {
                 Over::Closed => format!("{}: the channel has ended", self.url),
                 Over::NoChannel => format!(

@@ -474,16 +474,16 @@ impl ComfyBatch {
 
     fn flush_start(&self, stream: u32, event: gst::Event) {
         let mut state = self.state.lock();
-        let alone = state.flush_start(stream);
+        let flush = state.flush_start(stream);
         self.added.wake();
         self.removed.wake();
         drop(state);
-        if alone {
+        if let Some(flush) = flush {
+            // The others go on: only this stream's frames are void.
+            self.srcpad.push_event(stream::flushing(stream, flush));
+        } else {
             self.srcpad.push_event(event);
             let _ = self.srcpad.pause_task();
-        } else {
-            // The others go on: only this stream's frames are void.
-            self.srcpad.push_event(stream::flushing(stream));
         }
     }
 

@@ -67,6 +67,8 @@ struct Stream {
     flushing: bool,
     /// Whether the flush in progress is the whole element's.
     flushed_alone: bool,
+    /// Flushes of its own so far.
+    flushes: u64,
     closed: bool,
     sequence: u64,
     burst: usize,
@@ -87,6 +89,7 @@ impl Stream {
             live: false,
             flushing: false,
             flushed_alone: false,
+            flushes: 0,
             closed: false,
             sequence: 0,
             burst: 0,
@@ -536,18 +539,21 @@ impl State {
 
     // --- flushing -------------------------------------------------------------------------------------------
 
-    /// True when the flush is the whole element's, because no other stream is there.
-    pub(super) fn flush_start(&mut self, number: u32) -> bool {
+    /// The number of the stream's flush; none when it is the whole element's, because no other stream is there.
+    pub(super) fn flush_start(&mut self, number: u32) -> Option<u64> {
         let alone = self.streams.len() == 1;
+        let mut flush = 0;
         if let Some(stream) = self.streams.get_mut(&number) {
             (stream.flushing, stream.flushed_alone) = (true, alone);
+            stream.flushes += u64::from(!alone);
+            flush = stream.flushes;
         }
         if alone {
             self.flow = Err(gst::FlowError::Flushing);
-        } else {
-            self.batcher.flush_stream(number).for_each(drop);
+            return None;
         }
-        alone
+        self.batcher.flush_stream(number).for_each(drop);
+        Some(flush)
     }
 
     pub(super) fn is_flushed_alone(&self, stream: u32) -> bool {
@@ -557,7 +563,9 @@ impl State {
     /// `sticky`: what still holds for the stream; it may have been on its way when the flush came.
     pub(super) fn flush_stop(&mut self, number: u32, reset_time: bool, sticky: Vec<gst::Event>) {
         let alone = self.is_flushed_alone(number);
+        let mut flush = 0;
         if let Some(stream) = self.streams.get_mut(&number) {
+            flush = stream.flushes;
             (stream.flushing, stream.flushed_alone, stream.eos) = (false, false, false);
             stream.segment = gst::FormattedSegment::new();
             (stream.arrivals, stream.first) = (0, None);
@@ -572,7 +580,7 @@ impl State {
             self.segment_sent = false;
             self.flow = Ok(gst::FlowSuccess::Ok);
         } else {
-            let word = stream::flushed(number, reset_time);
+            let word = stream::flushed(number, flush, reset_time);
             let _ = self.batcher.mark(self.timeline.now(), number, word, Cut::No);
         }
         for event in sticky {

@@ -291,9 +291,9 @@ impl ComfyUnbatch {
         event: gst::Event,
     ) -> Result<MutexGuard<'a, State>, gst::FlowError> {
         let word = stream::parse(&event).map(|(_, word)| word);
-        if let Some(Word::Flushed { reset_time }) = word {
+        if let Some(Word::Flushed { flush, reset_time }) = word {
             drop(state);
-            self.stream_flushed(number, reset_time);
+            self.stream_flushed(number, flush, reset_time);
             return Ok(self.state.lock());
         }
         let mut state = state;
@@ -383,6 +383,9 @@ impl ComfyUnbatch {
                     pad.push_event(event.clone());
                 }
                 let mut state = self.state.lock();
+                while state.streams.values().any(|stream| stream.pausing > 0) {
+                    self.removed.wait(&mut state);
+                }
                 state.running = true;
                 for stream in state.streams.values_mut().filter(|s| !s.going) {
                     (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
@@ -395,8 +398,8 @@ impl ComfyUnbatch {
                 true
             }
             EventView::CustomDownstreamOob(_) => match stream::parse(&event) {
-                Some((number, Word::Flushing)) => {
-                    self.stream_flushing(number);
+                Some((number, Word::Flushing { flush })) => {
+                    self.stream_flushing(number, flush);
                     true
                 }
                 _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
@@ -562,9 +565,16 @@ impl ComfyUnbatch {
             return Err(gst::loggable_error!(CAT, "only push mode"));
         }
         if active {
-            if let Some(stream) = self.state.lock().streams.get_mut(&pad.stream()).filter(|s| !s.going) {
+            let mut state = self.state.lock();
+            if !state.running {
+                // A stream that comes while the element stops. Its pad may have been deactivated already, and whoever
+                // does that waits for the task that would be started here.
+                return Err(gst::loggable_error!(CAT, "the element is stopping"));
+            }
+            if let Some(stream) = state.streams.get_mut(&pad.stream()).filter(|s| !s.going) {
                 stream.flow = Ok(gst::FlowSuccess::Ok);
             }
+            drop(state);
             self.start_task(pad);
         } else {
             if let Some(stream) = self

@@ -32,6 +32,10 @@ pub(super) struct Stream {
     pub(super) caps: u64,
     /// What comes is void until its flush ends.
     pub(super) void: bool,
+    /// Number of its latest flush: the end of an earlier one is not its end.
+    pub(super) flush: u64,
+    /// How many wait for the pad's task to pause. It must not go on before it has.
+    pub(super) pausing: u32,
     pub(super) eos: bool,
     /// It has left: whoever has its number next waits until it is gone.
     pub(super) leaving: bool,
@@ -52,6 +56,8 @@ impl Stream {
             idle: true,
             caps: 0,
             void: false,
+            flush: 0,
+            pausing: 0,
             eos: false,
             leaving: false,
             going: false,

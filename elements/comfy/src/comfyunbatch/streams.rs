@@ -83,37 +83,45 @@ impl ComfyUnbatch {
         }
     }
 
-    pub(super) fn stream_flushing(&self, number: u32) {
+    pub(super) fn stream_flushing(&self, number: u32, flush: u64) {
         let (pad, dropped) = {
             let mut state = self.state.lock();
             let Some(stream) = state.streams.get_mut(&number).filter(|s| !s.leaving) else {
                 return;
             };
-            stream.void = true;
+            (stream.void, stream.flush) = (true, flush);
+            stream.pausing += 1;
             let dropped = stream.flush();
             (stream.pad.clone(), dropped)
         };
         self.removed.wake();
         stream::keep_sticky(&pad, dropped);
         pad.push_event(gst::event::FlushStart::new());
+        // Waits for the task. Were it told to go on before it has seen that it has to stop, this would wait for ever.
         let _ = pad.pause_task();
+        if let Some(stream) = self.state.lock().streams.get_mut(&number).filter(|s| s.pad == pad) {
+            stream.pausing -= 1;
+        }
+        self.removed.wake();
     }
 
-    pub(super) fn stream_flushed(&self, number: u32, reset_time: bool) {
-        let Some(pad) = self
-            .state
-            .lock()
-            .streams
-            .get(&number)
-            .filter(|s| s.void && !s.leaving)
-            .map(|s| s.pad.clone())
-        else {
-            return;
+    pub(super) fn stream_flushed(&self, number: u32, flush: u64, reset_time: bool) {
+        let ends = |stream: &Stream| stream.void && !stream.leaving && stream.flush == flush;
+        let pad = {
+            let mut state = self.state.lock();
+            while state.streams.get(&number).is_some_and(|s| s.pausing > 0) {
+                self.removed.wait(&mut state);
+            }
+            match state.streams.get(&number).filter(|s| ends(s)) {
+                Some(stream) => stream.pad.clone(),
+                None => return,
+            }
         };
         pad.push_event(gst::event::FlushStop::new(reset_time));
         {
             let mut state = self.state.lock();
-            let Some(stream) = state.streams.get_mut(&number) else {
+            // The next flush may have come meanwhile.
+            let Some(stream) = state.streams.get_mut(&number).filter(|s| ends(s)) else {
                 return;
             };
             (stream.flow, stream.eos, stream.void) = (Ok(gst::FlowSuccess::Ok), false, false);
