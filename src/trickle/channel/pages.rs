@@ -12,12 +12,13 @@ const SMALL: usize = 4096;
 const JOINED_PAGES: usize = 32;
 
 /// See [`JOINED_PAGES`].
-const JOINED_BYTES: usize = 32 * 1024;
+const JOINED_BYTES: usize = 8 * 1024;
 
 /// Bytes in order, appended to and read from any place.
 ///
-/// What comes in small pieces is joined later: a piece may be a slice of a receive buffer many times its size, and a
-/// hundred pieces cost a late reader a hundred writes. Joining copies each small byte once, whatever the readers.
+/// A small piece is copied, for it may be a slice of a receive buffer many times its size, which could not be used again
+/// as long as the piece is there. Later it is joined with others: a hundred pieces cost a late reader a hundred writes.
+/// Both is done once, whatever the readers.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     pages: Vec<Page>,
@@ -55,9 +56,13 @@ impl Pages {
 
     pub(super) fn push(&mut self, bytes: Bytes) {
         let small = bytes.len() < SMALL;
-        if !small {
-            self.join();
-        }
+        let bytes = match small {
+            true => Bytes::copy_from_slice(&bytes),
+            false => {
+                self.join();
+                bytes
+            }
+        };
         let start = self.len;
         self.len += bytes.len();
         self.pages.push(Page { start, bytes });
@@ -72,9 +77,8 @@ impl Pages {
 
     /// Joins the small pages at the end.
     pub(super) fn join(&mut self) {
-        if let Some(first) = self.pages.get(self.small) {
+        if let Some(first) = self.pages.get(self.small).filter(|_| self.pages.len() - self.small > 1) {
             let start = first.start;
-            // Also a single one: its slice may hold on to a large buffer.
             let mut joined = Vec::with_capacity(self.len - start);
             for page in self.pages.drain(self.small..) {
                 joined.extend_from_slice(&page.bytes);
@@ -83,6 +87,8 @@ impl Pages {
                 start,
                 bytes: joined.into(),
             });
+            // An ended segment has few pages, and room for many would cost a channel as much as it holds.
+            self.pages.shrink_to_fit();
         }
         // One that is small still is joined again with what follows: a page costs as much as many bytes.
         let small = self.pages.last().is_some_and(|last| last.bytes.len() < SMALL);
@@ -154,7 +160,7 @@ mod tests {
             pages.push(Bytes::from(vec![1; 1000]));
         }
         pages.join();
-        assert_eq!(pages.cost(), 30_000 + PAGE_COST);
+        assert_eq!(pages.cost(), 30_000 + 4 * PAGE_COST);
         for _ in 0..10_000 {
             pages.push(Bytes::from_static(b"x"));
         }
