@@ -17,6 +17,9 @@ BATCH ?= 4
 SEQUENCES ?= 10000
 SECONDS ?= 60
 TARGETS ?=
+MINUTES ?= 10
+
+PRODUCTS := --release --locked -p gst-plugin-comfy -p gst-plugin-trickle -p comfystream -p trickle-relay
 
 PREFIX ?= /usr/local
 # GStreamer's own plugin folder where the prefix is GStreamer's, else the same place below the prefix given.
@@ -28,7 +31,7 @@ DATADIR = $(PREFIX)/share/gst-comfy
 
 export CARGO_TARGET_DIR ORT_DYLIB_PATH
 
-.PHONY: help setup build clip demo test model-test fuzz bench doc env install clean
+.PHONY: help setup build clip demo test model-test fuzz bench soak doc env install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -37,7 +40,7 @@ setup: ## fetch what is missing: Debian packages, ONNX Runtime
 	@scripts/setup.sh
 
 build: setup ## the plugins, comfystream and trickle-relay, optimised, in target/release
-	cargo build --release --locked -p gst-plugin-comfy -p gst-plugin-trickle -p comfystream -p trickle-relay
+	cargo build $(PRODUCTS)
 
 $(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
 	@scripts/setup.sh packages python pictures
@@ -58,9 +61,14 @@ model-test: setup ## the policies against their models, longer than `make test`:
 fuzz: setup ## garbage for what hears the network, so long each: SECONDS=60 TARGETS="server ts"
 	@scripts/fuzz.sh "$(SECONDS)" $(TARGETS)
 
-bench: build $(CLIP) ## measurements, in out/bench
+bench: build $(CLIP) ## measurements, in out/bench; PARTS=relay for one part
 	@scripts/setup.sh python
+	cargo build $(PRODUCTS) -p comfy-tests
 	@scripts/bench.sh
+
+soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
+	cargo build $(PRODUCTS) -p comfy-tests
+	"$(RELEASE)/trickle_load" soak --minutes "$(MINUTES)"
 
 doc: setup ## the crates' documentation, in target/doc
 	cargo doc --workspace --no-deps --locked

@@ -2,7 +2,7 @@
 # Measures everything that docs/PERFORMANCE.md states, and writes the figures there and to docs/measurements. Runs
 # unattended, below 15 minutes; let the machine do nothing else meanwhile. `make bench` sets up and builds first.
 #
-# PARTS=cost,latency measures these parts alone: cost, efficiency, latency, conversion, python.
+# PARTS=cost,latency measures these parts alone: cost, efficiency, latency, conversion, relay, python.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."

@@ -17,6 +17,7 @@ mod latency;
 mod machine;
 mod plot;
 mod python;
+mod relay;
 mod report;
 
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ pub(crate) struct Args {
     /// Measure everything that docs/PERFORMANCE.md states, in the source tree, and write it there
     #[arg(long, conflicts_with_all = ["model", "json", "plot", "size"])]
     all: bool,
-    /// With --all: only these parts, by comma: cost, efficiency, python, latency, conversion. Others keep their figures
+    /// With --all: only these parts, by comma: cost, efficiency, python, latency, conversion, relay. Others keep their figures
     #[arg(long, value_delimiter = ',', requires = "all")]
     only: Vec<String>,
 }
@@ -110,7 +111,7 @@ fn one(args: &Args) -> Result<()> {
 
 /// Everything. Each part is written as soon as it is there.
 fn all(args: &Args) -> Result<()> {
-    const PARTS: [&str; 5] = ["cost", "efficiency", "latency", "conversion", "python"];
+    const PARTS: [&str; 6] = ["cost", "efficiency", "latency", "conversion", "relay", "python"];
     if let Some(unknown) = args.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
         bail!("--only {unknown}: there are {}", PARTS.join(", "));
     }
@@ -143,6 +144,7 @@ fn all(args: &Args) -> Result<()> {
             "efficiency" => efficiency::all(&mut report, &frames, &docs.join("measurements"))?,
             "latency" => latency::measure(&mut report)?,
             "conversion" => conversion::measure(&mut report, &frames)?,
+            "relay" => relay::measure(&mut report, args.input.as_deref(), &out, &docs.join("measurements"))?,
             _ => python::measure(&mut report, &frames, &out)?,
         }
         let seconds = started.elapsed().as_secs_f64().round();

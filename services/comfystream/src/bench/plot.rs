@@ -26,7 +26,13 @@ fn escaped(text: &str) -> String {
 }
 
 /// One panel of bars, with numbers on them.
-fn panel(svg: &mut String, left: f64, title: &str, series: &[(&str, &str, Vec<f64>)], labels: &[String]) {
+fn panel(
+    svg: &mut String,
+    left: f64,
+    (title, axis): (&str, &str),
+    series: &[(&str, &str, Vec<f64>)],
+    labels: &[String],
+) {
     let (top, bottom, width) = (96.0, 380.0, 370.0);
     let most = series
         .iter()
@@ -87,7 +93,7 @@ fn panel(svg: &mut String, left: f64, title: &str, series: &[(&str, &str, Vec<f6
         );
     }
     *svg += &format!(
-        "<text x='{}' y='{}' font-size='13' text-anchor='middle' fill='#555'>batch</text>\n",
+        "<text x='{}' y='{}' font-size='13' text-anchor='middle' fill='#555'>{axis}</text>\n",
         left + width / 2.0,
         bottom + 38.0
     );
@@ -97,24 +103,44 @@ fn panel(svg: &mut String, left: f64, title: &str, series: &[(&str, &str, Vec<f6
 pub(super) fn batches(table: &Batches, machine: &str) -> String {
     let column = |of: fn(&super::efficiency::Line) -> f64| -> Vec<f64> { table.lines.iter().map(of).collect() };
     let labels: Vec<String> = table.lines.iter().map(|line| line.batch.to_string()).collect();
-    let mut svg = format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}' viewBox='0 0 {WIDTH} {HEIGHT}' font-family='DejaVu Sans, Verdana, sans-serif'>\n<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>\n<text x='60' y='32' font-size='19' font-weight='bold'>{}</text>\n",
-        escaped(&table.model)
-    );
+    let mut svg = head(&table.model);
     let speeds = [
         ("pipeline", "#2b6cb0", column(|line| line.fps)),
         ("engine alone", "#a0aec0", column(|line| line.raw_fps)),
     ];
-    panel(&mut svg, 60.0, "Frames per second", &speeds, &labels);
+    panel(&mut svg, 60.0, ("Frames per second", "batch"), &speeds, &labels);
     let ratios = [
         ("times batch 1", "#2f855a", column(|line| line.improvement)),
         ("batch efficiency", "#d69e2e", column(|line| line.efficiency)),
     ];
-    panel(&mut svg, 540.0, "What the batch brings", &ratios, &labels);
-    svg += &format!(
+    panel(&mut svg, 540.0, ("What the batch brings", "batch"), &ratios, &labels);
+    svg += &foot(machine);
+    svg
+}
+
+fn head(title: &str) -> String {
+    format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}' viewBox='0 0 {WIDTH} {HEIGHT}' font-family='DejaVu Sans, Verdana, sans-serif'>\n<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>\n<text x='60' y='32' font-size='19' font-weight='bold'>{}</text>\n",
+        escaped(title)
+    )
+}
+
+fn foot(machine: &str) -> String {
+    format!(
         "<text x='60' y='442' font-size='11' fill='#555'>{}</text>\n</svg>\n",
         escaped(machine)
-    );
+    )
+}
+
+/// A relay beside plain TCP, by readers: first byte in microseconds and bytes per second, both of relay and floor.
+pub(super) fn relay(labels: &[String], first: [Vec<f64>; 2], rate: [Vec<f64>; 2], machine: &str) -> String {
+    let series = |[relay, floor]: [Vec<f64>; 2]| [("relay", "#2b6cb0", relay), ("plain TCP", "#a0aec0", floor)];
+    let mut svg = head("One publisher, many readers");
+    let title = ("First byte, median, us", "readers");
+    panel(&mut svg, 60.0, title, &series(first), labels);
+    let title = ("MB/s, all readers together", "readers");
+    panel(&mut svg, 540.0, title, &series(rate), labels);
+    svg += &foot(machine);
     svg
 }
 
