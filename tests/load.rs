@@ -67,5 +67,8 @@ fn chunks_are_allocated_once_whoever_reads_them() {
         .lines()
         .filter_map(|line| line.split("readers").nth(1)?.split_whitespace().next()?.parse().ok())
         .collect();
-    assert_eq!(per_chunk.len(), 3, "{said}");
+    let [one, _, many] = per_chunk[..] else {
+        panic!("three lines: {said}")
+    };
+    assert!(one < 8.0 && many < one + 1.0, "{said}");
 }

@@ -297,7 +297,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let network = std::thread::Builder::new().name("net".into()).spawn(move || {
         let published = net.block_on(task.run());
         // Time for the readers to hear of the end of the channel.
-        net.block_on(tokio::time::sleep(Duration::from_millis(300)));
+        net.block_on(async { tokio::time::sleep(Duration::from_millis(300)).await });
         published
     })?;
     let elements = match args.no_elements {
