@@ -14,6 +14,9 @@ const JOINED_PAGES: usize = 32;
 /// See [`JOINED_PAGES`].
 const JOINED_BYTES: usize = 8 * 1024;
 
+/// Pages of a segment that is short: moving them costs nothing.
+const SHORT: usize = 8;
+
 /// Bytes in order, appended to and read from any place.
 ///
 /// A small piece is copied, for it may be a slice of a receive buffer many times its size, which could not be used again
@@ -87,8 +90,10 @@ impl Pages {
                 start,
                 bytes: joined.into(),
             });
-            // An ended segment has few pages, and room for many would cost a channel as much as it holds.
-            self.pages.shrink_to_fit();
+            // Room for pages that were joined is not needed in a short segment; in a long one it will be again.
+            if self.pages.len() <= SHORT {
+                self.pages.shrink_to_fit();
+            }
         }
         // One that is small still is joined again with what follows: a page costs as much as many bytes.
         let small = self.pages.last().is_some_and(|last| last.bytes.len() < SMALL);
