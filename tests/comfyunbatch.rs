@@ -321,7 +321,11 @@ fn late_end_of_a_flush_does_not_end_the_next_one() {
     a.push([1]);
     arrival.recv_timeout(comfy_tests::DEADLINE).unwrap();
     assert!(b.source.push_event(gst::event::FlushStart::new()));
-    assert_eq!(flushes(gst::EventType::FlushStart), 1, "downstream is being flushed already");
+    assert_eq!(
+        flushes(gst::EventType::FlushStart),
+        1,
+        "downstream is being flushed already"
+    );
     release.send(()).unwrap();
     // Behind the end that was late.
     a.push([2, 3]);

@@ -25,7 +25,8 @@ pub enum LagPolicy {
 pub struct Settings {
     /// Where reading begins.
     pub start: Wanted,
-    /// When the channel does not exist: wait for it instead of ending.
+    /// When the channel does not exist: wait for it instead of ending. One that was read and is then gone has ended,
+    /// unless the server was away in between.
     pub wait_for_channel: bool,
     /// Segments that may lie between what is read and the live edge; `None` = what the server keeps.
     pub max_lag: Option<u64>,
@@ -142,6 +143,8 @@ pub struct Subscriber {
     discont: bool,
     resume: u64,
     failed: u32,
+    /// The channel is there, as far as is known.
+    reading: bool,
     behind: u32,
     /// The server is another one than before, and may count differently.
     moved: bool,
@@ -159,6 +162,7 @@ impl Subscriber {
             discont: false,
             resume: 0,
             failed: 0,
+            reading: false,
             behind: 0,
             moved: false,
             over: None,
@@ -185,6 +189,7 @@ impl Subscriber {
     /// Another server is asked from now on. The position stays if that one knows it.
     pub fn moved(&mut self) {
         self.moved = true;
+        self.reading = false;
         self.failed = 0;
         self.behind = 0;
         self.over = None;
@@ -202,8 +207,10 @@ impl Subscriber {
             Outcome::Answered(answer) => match answer.status {
                 status::OK => self.found(now, answer),
                 status::MISSING => self.missing(now, answer.latest),
-                status::NO_CHANNEL if self.settings.wait_for_channel => {
+                // Between two segments, with nothing gone wrong: it was deleted, as when a waiting GET is told so.
+                status::NO_CHANNEL if self.settings.wait_for_channel && (self.failed > 0 || !self.reading) => {
                     self.wanted = self.settings.start;
+                    self.reading = false;
                     if self.stats.read > 0 {
                         // The one that comes is another channel, and counts anew, or goes on where its publisher is.
                         self.wanted = self.settings.start_or_live();
@@ -256,6 +263,7 @@ impl Subscriber {
         let lag = answer.latest.map_or(0, |latest| latest.saturating_sub(seq + 1));
         self.behind = 0;
         self.moved = false;
+        self.reading = true;
         if self.settings.max_lag.is_some_and(|max| lag > max) && self.resume == 0 {
             let latest = answer.latest.unwrap_or(seq);
             match self.settings.lag {

@@ -144,7 +144,12 @@ fn c04_no_channel_is_the_end_after_one_get_or_waited_for_on_request() {
         wait_for_channel: true,
         ..Settings::default()
     });
+    for _ in 0..100 {
+        assert_eq!(subscriber.answered(NOW, &gone), Verdict::AskAt(NOW + 500 * MS));
+    }
     assert_eq!(read(&mut subscriber, &data(7, None)), (7, 0, false));
+    // The server was away: nobody has ended the channel.
+    let _ = subscriber.answered(NOW, &Outcome::Broken);
     for _ in 0..100 {
         assert_eq!(subscriber.answered(NOW, &gone), Verdict::AskAt(NOW + 500 * MS));
         assert_eq!(subscriber.ask(), Wanted::Current);
@@ -153,6 +158,12 @@ fn c04_no_channel_is_the_end_after_one_get_or_waited_for_on_request() {
         read(&mut subscriber, &data(0, None)),
         (0, 0, true),
         "a channel made anew"
+    );
+    subscriber.finished(0);
+    assert_eq!(
+        subscriber.answered(NOW, &gone),
+        Verdict::Over(Over::NoChannel),
+        "deleted"
     );
 }
 

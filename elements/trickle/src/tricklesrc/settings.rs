@@ -137,7 +137,7 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecEnum::builder_with_default(PROP_ON_MISSING, DEFAULT_ON_MISSING)
             .nick("On Missing")
-            .blurb("What happens when the channel does not exist, at the start or later: the stream ends, or waits until somebody publishes")
+            .blurb("What happens when the channel does not exist, at the start or after the server was away: the stream ends, or waits until somebody publishes. A channel that is deleted while it is read ends the stream in each case")
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder(PROP_IS_LIVE)
