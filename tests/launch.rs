@@ -394,7 +394,11 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         };
         match line.strip_suffix('\\') {
             Some(more) => open = Some(more.to_owned()),
-            None => commands.push(line.strip_prefix("$ ").unwrap_or(&line).to_owned()),
+            None => {
+                let command = line.strip_prefix("$ ").unwrap_or(&line);
+                // In the background of a shell.
+                commands.push(command.strip_suffix('&').unwrap_or(command).trim_end().to_owned());
+            }
         }
     }
     let words = |command: &String| {
@@ -429,6 +433,37 @@ fn every_element_shows_a_pipeline() {
         if text.contains("//! SECTION: ") {
             assert!(!commands(&text).is_empty(), "{} shows no pipeline", file.display());
         }
+    }
+}
+
+/// The relay's quick start: what its reader sees of what its publisher sends.
+#[test]
+fn readme_shows_a_publisher_and_a_reader_that_find_each_other() {
+    comfy_tests::init();
+    let (folder, relay) = (Temp::new(), Relay::new());
+    let readme = std::fs::read_to_string(models::root().join("README.md")).expect("readable");
+    let played = |element: &str| {
+        let commands = commands(&readme);
+        let found = commands.iter().find(|words| words.iter().any(|word| word == element));
+        let words = found.unwrap_or_else(|| panic!("README.md shows no {element}")).iter();
+        let words: Vec<String> = words
+            .map(|word| substitute(word, &folder).replace(SERVER, &relay.url("")))
+            .map(|word| word.replace("fakesink", "fakesink name=screen"))
+            .flat_map(|word| word.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        parse_words(&words).unwrap_or_else(|error| panic!("{element}: {error}"))
+    };
+    let (publish, read) = (played("tricklesink"), played("tricklesrc"));
+    let tap = Tap::on(&read.by_name("screen").expect("it shows it").static_pad("sink").unwrap());
+    pipeline::go_async(&publish, gst::State::Playing);
+    pipeline::go_async(&read, gst::State::Playing);
+    tap.wait_frames(FRAMES);
+    assert!(publish.send_event(gst::event::Eos::new()));
+    assert_clean(&play_to_end(&publish), "the publisher");
+    assert!(relay.server.delete("cam"));
+    assert_clean(&play_to_end(&read), "the reader");
+    for pipeline in [publish, read] {
+        pipeline::go(&pipeline, gst::State::Null);
     }
 }
 
