@@ -424,7 +424,7 @@ impl Model {
         let seq = seq.unwrap_or(self.next);
         let higher = self.window.values().any(|at| {
             let other = self.segments[*at].seq;
-            other > seq && (other - seq) % 5 == 0
+            other > seq && (other - seq).is_multiple_of(5)
         });
         let anew = reset || higher || self.next.max(5) - 5 > seq;
         let at = self.found(seq).unwrap_or_else(|| self.claim(seq, true));
