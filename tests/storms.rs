@@ -570,8 +570,13 @@ fn live_storm_ends_and_keeps_nothing() {
                 "pacing".to_owned()
             }
             1 => {
+                // The source plays on. One that is told to pause while it waits for the clock, and to play before it
+                // has, stays paused: GStreamer's own race.
+                let source = element(&pipeline, "source");
+                source.set_locked_state(true);
                 pause(&pipeline, "pause");
                 set_state(&pipeline, gst::State::Playing, "play");
+                source.set_locked_state(false);
                 "pause".to_owned()
             }
             _ => turn_a_knob(&pipeline, &mut dice),
