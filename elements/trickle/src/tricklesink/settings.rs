@@ -24,9 +24,6 @@ const PROP_LEAKY: &str = "leaky";
 const PROP_MAX_WAIT: &str = "max-wait";
 const PROP_EOS_TIMEOUT: &str = "eos-timeout";
 const PROP_MAX_FAILURES: &str = "max-failures";
-const PROP_TOKEN: &str = "token";
-const PROP_INSECURE_TLS: &str = "insecure-tls";
-const PROP_CA_FILE: &str = "ca-file";
 pub(super) const PROP_STATS: &str = "stats";
 
 const SECOND: u64 = 1_000_000_000;
@@ -44,7 +41,6 @@ const DEFAULT_LEAKY: Leaky = Leaky::None;
 const DEFAULT_MAX_WAIT: u64 = SECOND / 2;
 const DEFAULT_EOS_TIMEOUT: u64 = 5 * SECOND;
 const DEFAULT_MAX_FAILURES: u32 = 0;
-const DEFAULT_INSECURE_TLS: bool = false;
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -132,10 +128,7 @@ impl Settings {
             PROP_MAX_WAIT => self.max_wait = value.get().expect("type checked by GObject"),
             PROP_EOS_TIMEOUT => self.eos_timeout = value.get().expect("type checked by GObject"),
             PROP_MAX_FAILURES => self.max_failures = value.get().expect("type checked by GObject"),
-            PROP_TOKEN => self.access.token = value.get().expect("type checked by GObject"),
-            PROP_INSECURE_TLS => self.access.insecure_tls = value.get().expect("type checked by GObject"),
-            PROP_CA_FILE => self.access.ca_file = value.get().expect("type checked by GObject"),
-            name => unreachable!("property {name} is not writable"),
+            name => self.access.set(name, value),
         }
     }
 
@@ -155,10 +148,7 @@ impl Settings {
             PROP_MAX_WAIT => self.max_wait.to_value(),
             PROP_EOS_TIMEOUT => self.eos_timeout.to_value(),
             PROP_MAX_FAILURES => self.max_failures.to_value(),
-            PROP_TOKEN => self.access.token.to_value(),
-            PROP_INSECURE_TLS => self.access.insecure_tls.to_value(),
-            PROP_CA_FILE => self.access.ca_file.to_value(),
-            name => unreachable!("no property {name}"),
+            name => self.access.get(name),
         }
     }
 }
@@ -173,7 +163,7 @@ fn time(name: &str, nick: &'static str, blurb: &'static str, default: u64) -> gl
 }
 
 pub(super) fn properties() -> Vec<glib::ParamSpec> {
-    vec![
+    let mut properties = vec![
         glib::ParamSpecString::builder(PROP_URL)
             .nick("URL")
             .blurb("Address of the channel, trickle://HOST[:PORT]/[BASE/]CHANNEL; trickles:// with TLS")
@@ -258,26 +248,16 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
             .default_value(DEFAULT_MAX_FAILURES)
             .mutable_ready()
             .build(),
-        glib::ParamSpecString::builder(PROP_TOKEN)
-            .nick("Token")
-            .blurb("Sent to the server as a bearer token, for servers that do not let everybody publish (null = none)")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecBoolean::builder(PROP_INSECURE_TLS)
-            .nick("Insecure TLS")
-            .blurb("Trust any certificate: anybody on the way can read and change what is sent. For tests; prefer ca-file")
-            .default_value(DEFAULT_INSECURE_TLS)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder(PROP_CA_FILE)
-            .nick("CA File")
-            .blurb("PEM file with certificates of authorities to trust besides the system's (null = none)")
-            .mutable_ready()
-            .build(),
+    ];
+    properties.extend(Access::properties(
+        "Sent to the server as a bearer token, for servers that do not let everybody publish (null = none)",
+    ));
+    properties.push(
         glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
             .nick("Statistics")
             .blurb("Counts since the last start: segments begun, done, lost, retried, unanswered at EOS, dropped for want of room; bytes taken, left out between segments, and waiting; whether the server answers")
             .read_only()
             .build(),
-    ]
+    );
+    properties
 }

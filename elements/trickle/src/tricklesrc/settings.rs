@@ -16,9 +16,6 @@ const PROP_MAX_LAG: &str = "max-lag";
 const PROP_LAG_POLICY: &str = "lag-policy";
 const PROP_MAX_FAILURES: &str = "max-failures";
 const PROP_MAX_BYTES: &str = "max-bytes";
-const PROP_TOKEN: &str = "token";
-const PROP_INSECURE_TLS: &str = "insecure-tls";
-const PROP_CA_FILE: &str = "ca-file";
 pub(super) const PROP_STATS: &str = "stats";
 
 const DEFAULT_START_SEQ: &str = "current";
@@ -28,7 +25,6 @@ const DEFAULT_MAX_LAG: u64 = 0;
 const DEFAULT_LAG_POLICY: LagPolicy = LagPolicy::Jump;
 const DEFAULT_MAX_FAILURES: u32 = 5;
 const DEFAULT_MAX_BYTES: u64 = 4 << 20;
-const DEFAULT_INSECURE_TLS: bool = false;
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -97,10 +93,7 @@ impl Settings {
             PROP_LAG_POLICY => self.lag_policy = value.get().expect("type checked by GObject"),
             PROP_MAX_FAILURES => self.max_failures = value.get().expect("type checked by GObject"),
             PROP_MAX_BYTES => self.max_bytes = value.get().expect("type checked by GObject"),
-            PROP_TOKEN => self.access.token = value.get().expect("type checked by GObject"),
-            PROP_INSECURE_TLS => self.access.insecure_tls = value.get().expect("type checked by GObject"),
-            PROP_CA_FILE => self.access.ca_file = value.get().expect("type checked by GObject"),
-            name => unreachable!("property {name} is not writable"),
+            name => self.access.set(name, value),
         }
     }
 
@@ -114,16 +107,13 @@ impl Settings {
             PROP_LAG_POLICY => self.lag_policy.to_value(),
             PROP_MAX_FAILURES => self.max_failures.to_value(),
             PROP_MAX_BYTES => self.max_bytes.to_value(),
-            PROP_TOKEN => self.access.token.to_value(),
-            PROP_INSECURE_TLS => self.access.insecure_tls.to_value(),
-            PROP_CA_FILE => self.access.ca_file.to_value(),
-            name => unreachable!("no property {name}"),
+            name => self.access.get(name),
         }
     }
 }
 
 pub(super) fn properties() -> Vec<glib::ParamSpec> {
-    vec![
+    let mut properties = vec![
         glib::ParamSpecString::builder(PROP_URL)
             .nick("URL")
             .blurb("Address of the channel, trickle://HOST[:PORT]/[BASE/]CHANNEL, trickles:// with TLS; several, separated by commas, for fail-over: the next is tried when one fails")
@@ -171,26 +161,16 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
             .default_value(DEFAULT_MAX_BYTES)
             .mutable_ready()
             .build(),
-        glib::ParamSpecString::builder(PROP_TOKEN)
-            .nick("Token")
-            .blurb("Sent to the server as a bearer token, for servers that do not let everybody read (null = none)")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecBoolean::builder(PROP_INSECURE_TLS)
-            .nick("Insecure TLS")
-            .blurb("Trust any certificate: anybody on the way can read and change what is sent. For tests; prefer ca-file")
-            .default_value(DEFAULT_INSECURE_TLS)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder(PROP_CA_FILE)
-            .nick("CA File")
-            .blurb("PEM file with certificates of authorities to trust besides the system's (null = none)")
-            .mutable_ready()
-            .build(),
+    ];
+    properties.extend(Access::properties(
+        "Sent to the server as a bearer token, for servers that do not let everybody read (null = none)",
+    ));
+    properties.push(
         glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
             .nick("Statistics")
             .blurb("Counts since the last start: segments read, empty, skipped, torn and resumed, jumps, failures, bytes read and dropped, keepalives left out; the current segment and how many it is behind")
             .read_only()
             .build(),
-    ]
+    );
+    properties
 }
