@@ -130,7 +130,7 @@ async fn publish(client: &Client, url: ChannelUrl, how: u8) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     feed.finish();
-    let published = ends("publishing", running).await.expect("no panic");
+    ends("publishing", running).await.expect("no panic");
     let (done, lost) = (heard[0].load(Ordering::Relaxed), heard[1].load(Ordering::Relaxed));
     assert_eq!(done + lost, begun, "{begun} begun, {done} done, {lost} lost");
 }
