@@ -134,6 +134,8 @@ impl SubscribeTask {
                 trouble = Some(error);
             }
             let mut verdict = self.policy.answered(self.now(), &outcome);
+            // Before what they count is handed out.
+            self.shared.set_stats(self.policy.stats());
             match (&verdict, answered) {
                 (Verdict::Read { .. }, Some(answered)) => {
                     verdict = self.read(&url, verdict, answered, &mut trouble).await;
