@@ -90,12 +90,17 @@ pub(crate) fn urls(text: Option<&str>) -> Result<Vec<ChannelUrl>, ErrorMessage> 
     urls.collect::<Result<_, _>>().map_err(|error| error::url(&error))
 }
 
-/// Checks a URI as the URI handler interface wants it.
-pub(crate) fn check_uri(uri: &str) -> Result<(), glib::Error> {
-    urls(Some(uri)).map(drop).map_err(|_| {
-        glib::Error::new(
-            gst::URIError::BadUri,
-            &format!("{uri}: expected trickle://HOST[:PORT]/CHANNEL"),
-        )
-    })
+/// Checks a URI as the URI handler interface wants it; once `started`, none is taken.
+pub(crate) fn check_uri(uri: &str, started: bool) -> Result<(), glib::Error> {
+    let refused = |code, why: &str| Err(glib::Error::new(code, &format!("{uri}: {why}")));
+    if urls(Some(uri)).is_err() {
+        return refused(gst::URIError::BadUri, "expected trickle://HOST[:PORT]/CHANNEL");
+    }
+    if started {
+        return refused(
+            gst::URIError::BadState,
+            "the address can only be changed in READY or below",
+        );
+    }
+    Ok(())
 }

@@ -341,13 +341,7 @@ impl PublishTask {
 
     fn over(&mut self, over: Over) {
         if self.shared.end(over) {
-            self.posts.abort_all();
-            for _ in 0..self.shared.take_active() {
-                self.policy.cut_off();
-                let why = format!("{}: publishing ended before it was answered", self.url);
-                self.shared.tell(Event::Lost { seq: None, why });
-            }
-            self.shared.set_stats(self.policy.stats());
+            self.cut_off();
             let why = match over {
                 Over::Closed => format!("{}: the channel has ended", self.url),
                 Over::NoChannel => format!(
@@ -359,6 +353,17 @@ impl PublishTask {
             };
             self.shared.tell(Event::Over { over, why });
         }
+    }
+
+    /// Nothing is answered any more: what was begun is lost.
+    fn cut_off(&mut self) {
+        self.posts.abort_all();
+        for _ in 0..self.shared.take_active() {
+            self.policy.cut_off();
+            let why = format!("{}: publishing ended before it was answered", self.url);
+            self.shared.tell(Event::Lost { seq: None, why });
+        }
+        self.shared.set_stats(self.policy.stats());
     }
 
     /// Gives up the preconnected POST and its number.
@@ -373,17 +378,16 @@ impl PublishTask {
         if let Some(over) = self.policy.over() {
             self.over(over);
         }
-        self.posts.abort_all();
+        self.shared.end(Over::Stopped);
+        // Also where a bug in one POST has ended the others.
+        self.cut_off();
         if self.settings.delete && self.policy.over().is_none() {
             // It ends by itself when nothing is written any more.
             let _ = self.client.delete(&self.url).await;
         }
-        self.shared.end(Over::Stopped);
-        let stats = self.policy.stats();
-        self.shared.set_stats(stats);
         Published {
             over: self.policy.over(),
-            stats,
+            stats: self.policy.stats(),
         }
     }
 

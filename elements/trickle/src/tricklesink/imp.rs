@@ -266,11 +266,7 @@ impl URIHandlerImpl for TrickleSink {
     }
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
-        access::check_uri(uri)?;
-        if self.started.load(Ordering::Acquire) {
-            let text = format!("{uri}: the address can only be changed in READY or below");
-            return Err(glib::Error::new(gst::URIError::BadState, &text));
-        }
+        access::check_uri(uri, self.started.load(Ordering::Acquire))?;
         self.obj().set_property("url", uri);
         Ok(())
     }
