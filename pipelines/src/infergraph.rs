@@ -54,7 +54,7 @@ impl Default for Config {
 }
 
 /// Which runtime and provider runs the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Backend {
     /// The best that works.
     #[default]
@@ -82,7 +82,7 @@ impl Backend {
 }
 
 /// Numeric precision asked of the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// As the model says.
     #[default]
@@ -104,7 +104,7 @@ impl Precision {
 }
 
 /// What happens to frames when the flight buffer is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Leaky {
     /// Upstream waits.
     #[default]

@@ -4,6 +4,11 @@ use gst::prelude::*;
 
 use crate::packages;
 
+mod candidates;
+pub mod rtp;
+
+use candidates::Candidate;
+
 /// A video format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
@@ -11,6 +16,17 @@ pub enum Codec {
     H264,
     /// VP8.
     Vp8,
+    /// VP9.
+    Vp9,
+    /// AV1.
+    Av1,
+    /// H.265.
+    H265,
+}
+
+impl Codec {
+    /// All of them.
+    pub const ALL: [Codec; 5] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::H265];
 }
 
 impl std::fmt::Display for Codec {
@@ -18,6 +34,9 @@ impl std::fmt::Display for Codec {
         f.write_str(match self {
             Codec::H264 => "H.264",
             Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::Av1 => "AV1",
+            Codec::H265 => "H.265",
         })
     }
 }
@@ -58,222 +77,49 @@ pub struct NoCodec {
     advised: &'static str,
 }
 
-struct Candidate {
-    name: &'static str,
-    hardware: bool,
-    /// Properties of an encoder for a purpose; those that a version lacks are left alone.
-    settings: fn(Purpose) -> Vec<(&'static str, String)>,
-}
-
-const fn hardware(name: &'static str, settings: fn(Purpose) -> Vec<(&'static str, String)>) -> Candidate {
-    Candidate {
-        name,
-        hardware: true,
-        settings,
-    }
-}
-
-const fn software(name: &'static str, settings: fn(Purpose) -> Vec<(&'static str, String)>) -> Candidate {
-    Candidate {
-        name,
-        hardware: false,
-        settings,
-    }
-}
-
-/// Frames between key frames: what a seek or a new viewer waits for.
-const KEY_INTERVAL: &str = "60";
-
-const H264_ENCODERS: &[Candidate] = &[
-    hardware("nvh264enc", |purpose| match purpose {
-        Purpose::File => set(&[
-            ("preset", "hq"),
-            ("rc-mode", "constqp"),
-            ("qp-const", "22"),
-            ("gop-size", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("preset", "low-latency-hq"),
-                ("rc-mode", "cbr"),
-                ("zerolatency", "true"),
-                ("gop-size", KEY_INTERVAL),
-            ]);
-            live.push(("bitrate", kilobits(bitrate)));
-            live
-        }
-    }),
-    hardware("vah264enc", va),
-    hardware("vah264lpenc", va),
-    hardware("qsvh264enc", |purpose| match purpose {
-        Purpose::File => set(&[
-            ("rate-control", "cqp"),
-            ("qp-i", "22"),
-            ("qp-p", "24"),
-            ("gop-size", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("rate-control", "cbr"),
-                ("low-latency", "true"),
-                ("b-frames", "0"),
-                ("gop-size", KEY_INTERVAL),
-            ]);
-            live.push(("bitrate", kilobits(bitrate)));
-            live
-        }
-    }),
-    hardware("v4l2h264enc", |_| Vec::new()),
-    software("x264enc", |purpose| match purpose {
-        Purpose::File => set(&[
-            ("pass", "qual"),
-            ("quantizer", "20"),
-            ("speed-preset", "veryfast"),
-            ("key-int-max", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("tune", "zerolatency"),
-                ("speed-preset", "ultrafast"),
-                ("key-int-max", KEY_INTERVAL),
-            ]);
-            live.push(("bitrate", kilobits(bitrate)));
-            live
-        }
-    }),
-    software("openh264enc", |purpose| match purpose {
-        Purpose::File => set(&[
-            ("rate-control", "quality"),
-            ("bitrate", "6000000"),
-            ("complexity", "medium"),
-            ("gop-size", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("rate-control", "bitrate"),
-                ("complexity", "low"),
-                ("gop-size", KEY_INTERVAL),
-            ]);
-            live.push(("bitrate", bitrate.to_string()));
-            live
-        }
-    }),
-];
-
-const VP8_ENCODERS: &[Candidate] = &[
-    hardware("vavp8enc", va),
-    hardware("v4l2vp8enc", |_| Vec::new()),
-    software("vp8enc", |purpose| match purpose {
-        Purpose::File => set(&[
-            ("end-usage", "cq"),
-            ("cq-level", "12"),
-            ("target-bitrate", "6000000"),
-            ("deadline", "1"),
-            ("cpu-used", "6"),
-            ("keyframe-max-dist", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("end-usage", "cbr"),
-                ("deadline", "1"),
-                ("cpu-used", "8"),
-                ("lag-in-frames", "0"),
-                ("error-resilient", "default"),
-                ("keyframe-max-dist", KEY_INTERVAL),
-            ]);
-            live.push(("target-bitrate", bitrate.to_string()));
-            live
-        }
-    }),
-];
-
-const H264_DECODERS: &[Candidate] = &[
-    hardware("nvh264dec", |_| Vec::new()),
-    hardware("vah264dec", |_| Vec::new()),
-    hardware("qsvh264dec", |_| Vec::new()),
-    hardware("v4l2h264dec", |_| Vec::new()),
-    software("avdec_h264", |_| Vec::new()),
-    software("openh264dec", |_| Vec::new()),
-];
-
-const VP8_DECODERS: &[Candidate] = &[
-    hardware("nvvp8dec", |_| Vec::new()),
-    hardware("vavp8dec", |_| Vec::new()),
-    hardware("v4l2vp8dec", |_| Vec::new()),
-    software("vp8dec", |_| Vec::new()),
-    software("avdec_vp8", |_| Vec::new()),
-];
-
-fn va(purpose: Purpose) -> Vec<(&'static str, String)> {
-    match purpose {
-        Purpose::File => set(&[
-            ("rate-control", "cqp"),
-            ("qpi", "22"),
-            ("qpp", "24"),
-            ("key-int-max", KEY_INTERVAL),
-        ]),
-        Purpose::Live { bitrate } => {
-            let mut live = set(&[
-                ("rate-control", "cbr"),
-                ("b-frames", "0"),
-                ("key-int-max", KEY_INTERVAL),
-            ]);
-            live.push(("bitrate", kilobits(bitrate)));
-            live
-        }
-    }
-}
-
-fn set(settings: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
-    settings
-        .iter()
-        .map(|(name, value)| (*name, (*value).to_owned()))
-        .collect()
-}
-
-fn kilobits(bits: u32) -> String {
-    bits.div_ceil(1000).to_string()
-}
-
 /// The names that [`encoder`] tries, in order.
 pub fn encoders(codec: Codec) -> impl Iterator<Item = &'static str> {
-    encoder_candidates(codec).iter().map(|candidate| candidate.name)
+    candidates::of(codec).encoders.iter().map(|candidate| candidate.name)
 }
 
 /// The names that [`decoder`] tries, in order.
 pub fn decoders(codec: Codec) -> impl Iterator<Item = &'static str> {
-    decoder_candidates(codec).iter().map(|candidate| candidate.name)
+    candidates::of(codec).decoders.iter().map(|candidate| candidate.name)
 }
 
 /// The best encoder that works here, with settings for its purpose.
 pub fn encoder(codec: Codec, purpose: Purpose) -> Result<Choice, NoCodec> {
-    let advised = match codec {
-        Codec::H264 => "x264enc",
-        Codec::Vp8 => "vp8enc",
-    };
-    choose(codec, "encoder", encoder_candidates(codec), purpose, advised)
+    let formats = candidates::of(codec);
+    choose(codec, "encoder", formats.encoders, purpose, formats.advised_encoder)
 }
 
 /// The best decoder that works here.
 pub fn decoder(codec: Codec) -> Result<Choice, NoCodec> {
-    let advised = match codec {
-        Codec::H264 => "avdec_h264",
-        Codec::Vp8 => "vp8dec",
-    };
-    choose(codec, "decoder", decoder_candidates(codec), Purpose::File, advised)
+    let formats = candidates::of(codec);
+    choose(
+        codec,
+        "decoder",
+        formats.decoders,
+        Purpose::File,
+        formats.advised_decoder,
+    )
 }
 
-fn encoder_candidates(codec: Codec) -> &'static [Candidate] {
-    match codec {
-        Codec::H264 => H264_ENCODERS,
-        Codec::Vp8 => VP8_ENCODERS,
-    }
-}
-
-fn decoder_candidates(codec: Codec) -> &'static [Candidate] {
-    match codec {
-        Codec::H264 => H264_DECODERS,
-        Codec::Vp8 => VP8_DECODERS,
+/// Asks an encoder that runs for another bit rate, in bits per second.
+pub fn set_bitrate(encoder: &gst::Element, bitrate: u32) {
+    let name = encoder.factory().map(|factory| factory.name()).unwrap_or_default();
+    let candidate = Codec::ALL
+        .iter()
+        .flat_map(|codec| candidates::of(*codec).encoders)
+        .find(|candidate| candidate.name == name);
+    let Some(candidate) = candidate else { return };
+    // Of its settings for a live stream, the ones that the rate decides.
+    let settings = |bitrate| (candidate.settings)(Purpose::Live { bitrate });
+    let (wanted, other) = (settings(bitrate), settings(bitrate / 2));
+    for ((name, value), (_, differs)) in wanted.iter().zip(&other) {
+        if value != differs {
+            set_if_taken(encoder, name, value);
+        }
     }
 }
 
@@ -353,8 +199,8 @@ mod tests {
     #[test]
     fn value_that_an_encoder_does_not_take_leaves_it_as_it_is() {
         crate::register().unwrap();
-        let odd = software("x264enc", |_| {
-            set(&[
+        let odd = candidates::software("x264enc", |_| {
+            candidates::set(&[
                 ("speed-preset", "no-such-preset"),
                 ("key-int-max", "many"),
                 ("bitrate", "4000000000"),
@@ -375,9 +221,9 @@ mod tests {
     #[test]
     fn what_is_installed_takes_its_settings() {
         crate::register().unwrap();
-        for codec in [Codec::H264, Codec::Vp8] {
+        for codec in Codec::ALL {
             for purpose in [Purpose::File, Purpose::Live { bitrate: 2_000_000 }] {
-                for candidate in encoder_candidates(codec) {
+                for candidate in candidates::of(codec).encoders {
                     let Ok(element) = attempt(candidate, purpose) else {
                         continue;
                     };
@@ -409,7 +255,7 @@ mod tests {
             (Codec::H264, "openh264enc", "bitrate", "1500000"),
             (Codec::Vp8, "vp8enc", "target-bitrate", "1500000"),
         ] {
-            let candidate = encoder_candidates(codec).iter().find(|c| c.name == name).unwrap();
+            let candidate = candidates::of(codec).encoders.iter().find(|c| c.name == name).unwrap();
             let settings = (candidate.settings)(Purpose::Live { bitrate: 1_500_000 });
             assert!(settings.contains(&(property, value.to_owned())), "{name}");
         }
@@ -418,7 +264,7 @@ mod tests {
     #[test]
     fn without_any_the_error_says_what_was_tried_and_what_to_install() {
         crate::register().unwrap();
-        let none = [software("comfynoenc", |_| Vec::new())];
+        let none = [candidates::software("comfynoenc", |_| Vec::new())];
         let error = choose(Codec::H264, "encoder", &none, Purpose::File, "x264enc").unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,0 +1,1 @@
+//! How a format travels in RTP packets.
