@@ -118,7 +118,7 @@ pub enum Leaky {
 }
 
 impl Leaky {
-    fn nick(self) -> &'static str {
+    pub(crate) fn nick(self) -> &'static str {
         match self {
             Leaky::None => "none",
             Leaky::Oldest => "oldest",
@@ -175,20 +175,8 @@ impl InferGraph {
         flight.set_property("threshold", config.threshold);
         flight.set_property("max-batches", config.max_batches);
         flight.set_property_from_str("leaky", config.leaky.nick());
-        let batch = make("comfybatch")?;
-        batch.set_property("batch-size", config.batch);
-        if let Some(timeout) = config.timeout {
-            batch.set_property("timeout", timeout);
-        }
-        let infer = make("comfyinfer")?;
-        if !config.model.is_empty() {
-            infer.set_property("model", &config.model);
-        }
-        infer.set_property_from_str("backend", config.backend.nick());
-        infer.set_property_from_str("precision", config.precision.nick());
-        infer.set_property("device-id", config.device);
-        infer.set_property("threads", config.threads);
-        infer.set_property("in-flight", config.in_flight);
+        let (batch, infer) = (make("comfybatch")?, make("comfyinfer")?);
+        config.set(&batch, &infer);
         let unbatch = make("comfyunbatch")?;
         unbatch.set_property_from_str("pacing", if config.paced { "pts" } else { "none" });
 
@@ -260,7 +248,23 @@ impl InferGraph {
 }
 
 impl Config {
-    fn check(&self) -> Result<(), Error> {
+    /// Sets up the two elements that decide what a model does with which frames.
+    pub(crate) fn set(&self, batch: &gst::Element, infer: &gst::Element) {
+        batch.set_property("batch-size", self.batch);
+        if let Some(timeout) = self.timeout {
+            batch.set_property("timeout", timeout);
+        }
+        if !self.model.is_empty() {
+            infer.set_property("model", &self.model);
+        }
+        infer.set_property_from_str("backend", self.backend.nick());
+        infer.set_property_from_str("precision", self.precision.nick());
+        infer.set_property("device-id", self.device);
+        infer.set_property("threads", self.threads);
+        infer.set_property("in-flight", self.in_flight);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let within = |name, value: u32, range: std::ops::RangeInclusive<u32>, expected| {
             if range.contains(&value) {
                 return Ok(());

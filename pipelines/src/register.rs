@@ -50,6 +50,13 @@ pub fn register() -> Result<Origin, Error> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
     gst::init().map_err(Error::Init)?;
+    // What sessions need besides: congestion control and AV1's packets, and trickle as a source.
+    if gst::ElementFactory::find("rtpgccbwe").is_none() {
+        gstrsrtp::plugin_register_static().map_err(Error::Register)?;
+    }
+    if gst::ElementFactory::find("tricklesrc").is_none() {
+        gsttrickle::plugin_register_static().map_err(Error::Register)?;
+    }
     let found = found();
     match found {
         Some(Origin::Linked) => Ok(Origin::Linked),

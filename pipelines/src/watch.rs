@@ -30,6 +30,8 @@ pub enum Event {
     Element {
         /// Whose.
         element: String,
+        /// That element and the bins around it.
+        path: String,
         /// What it says.
         structure: gst::Structure,
     },
@@ -165,6 +167,7 @@ impl Watch {
                 }
                 Some(Event::Element {
                     element: element(),
+                    path: path(),
                     structure: structure.to_owned(),
                 })
             }
@@ -246,7 +249,7 @@ mod tests {
         gst::init().unwrap();
         let pipeline = gst::Pipeline::with_name("p");
         post(&pipeline, "comfyflightbuffer, state=(string)running;");
-        let Some(Event::Element { element, structure }) = Watch::new(&pipeline).next(None) else {
+        let Some(Event::Element { element, structure, .. }) = Watch::new(&pipeline).next(None) else {
             panic!()
         };
         assert_eq!(

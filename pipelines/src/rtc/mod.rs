@@ -1,5 +1,9 @@
 //! Peers: one webrtcbin each, that answers an offer.
 
+pub(crate) mod connection;
+pub(crate) mod fragment;
+pub mod offer;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
