@@ -6,6 +6,7 @@
 //! waits for, and a deadline turns one that never comes into a failure with a name.
 
 pub mod bench;
+pub mod browser;
 pub mod frames;
 pub mod models;
 pub mod passport;
