@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:?SECONDS [TARGET...]}
 shift
 targets=("$@")
-[ $# -gt 0 ] || targets=(url headers server client ts payload)
+[ $# -gt 0 ] || targets=(url headers server client ts payload workflow)
 
 command -v c++ >/dev/null || {
   echo "fuzz: no C++ compiler found, and libFuzzer is C++: install g++" >&2

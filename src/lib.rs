@@ -9,6 +9,7 @@
 //! - [`engine`]: what an engine is: the trait, the model's manifest, the calibrated `null` engine and ONNX Runtime.
 //! - [`trickle`]: Livepeer's trickle protocol: segments that can be read while they are written. The policy of server,
 //!   publisher and subscriber; with feature `http` also the server and the clients themselves.
+//! - [`workflow`]: ComfyUI graphs: read, checked, and planned for the nodes that run here.
 //! - [`timing`]: the longest of recent times, for LATENCY answers.
 //!
 //! Policies take the time as an argument and answer with `#[must_use]` verdicts; the caller reads the clock.
@@ -19,3 +20,4 @@ pub mod flight;
 pub mod tensor;
 pub mod timing;
 pub mod trickle;
+pub mod workflow;
