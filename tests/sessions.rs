@@ -35,6 +35,7 @@ fn model(model: &str) -> Key {
 fn config() -> rtc::Config {
     rtc::Config {
         jitter: Duration::ZERO,
+        silence: Duration::from_secs(3),
         ..rtc::Config::default()
     }
 }
@@ -72,7 +73,13 @@ fn open(pool: &Arc<Pool>, offered: &Offered, role: Role) -> (Browser, Arc<Sessio
     )
     .unwrap();
     browser.accept(&answer);
-    (browser, session, Heard { events: Mutex::new(events) })
+    (
+        browser,
+        session,
+        Heard {
+            events: Mutex::new(events),
+        },
+    )
 }
 
 #[test]
@@ -102,13 +109,29 @@ fn a_model_changes_the_pictures_and_may_be_changed_while_they_flow() {
     };
     let (browser, session, heard) = open(&pool, &Offered::default(), Role::Echo(settings.clone()));
     browser.picture("a black picture", |picture| is(picture.middle, BLACK));
-    heard.wait("the connection", |event| *event == Event::Connection(ConnectionState::Connected));
-    session.stream().set(Settings { model: None, ..settings.clone() }).unwrap();
+    heard.wait("the connection", |event| {
+        *event == Event::Connection(ConnectionState::Connected)
+    });
+    session
+        .stream()
+        .set(Settings {
+            model: None,
+            ..settings.clone()
+        })
+        .unwrap();
     browser.picture("a white picture", |picture| is(picture.middle, WHITE));
     session.stream().set(settings.clone()).unwrap();
     browser.picture("a black picture again", |picture| is(picture.middle, BLACK));
-    session.stream().set(Settings { size: Some((160, 160)), ..settings }).unwrap();
-    browser.picture("another size", |picture| picture.size == (160, 160) && is(picture.middle, BLACK));
+    session
+        .stream()
+        .set(Settings {
+            size: Some((160, 160)),
+            ..settings
+        })
+        .unwrap();
+    browser.picture("another size", |picture| {
+        picture.size == (160, 160) && is(picture.middle, BLACK)
+    });
     session.close();
     heard.wait("the end", |event| *event == Event::Ended);
 }

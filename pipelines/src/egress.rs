@@ -46,7 +46,9 @@ impl Video {
         bitrate: u32,
         stages: &Arc<Stages>,
     ) -> Result<Self, Error> {
-        let codec = payload.codec().ok_or_else(|| Error::Unfit(payload.encoding_name.clone()))?;
+        let codec = payload
+            .codec()
+            .ok_or_else(|| Error::Unfit(payload.encoding_name.clone()))?;
         let encoder = codec::encoder(codec, Purpose::Live { bitrate }).map_err(|why| Error::NoCodec {
             offered: codec.to_string(),
             why: vec![why],
@@ -111,7 +113,9 @@ impl Video {
 
     /// The next picture is one that needs no other.
     pub fn request_key_picture(&self) {
-        let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+        let event = gst_video::UpstreamForceKeyUnitEvent::builder()
+            .all_headers(true)
+            .build();
         // Nothing flows yet otherwise, and the first picture is one anyway.
         let _ = self.encoder.send_event(event);
     }

@@ -189,12 +189,17 @@ impl Pool {
         let mut kept = self.kept.lock();
         if kept.get(&graph.key).is_some_and(|known| Arc::ptr_eq(known, graph)) {
             kept.remove(&graph.key);
-            self.failed.lock().insert(graph.key.clone(), graph.report.lock().clone());
+            self.failed
+                .lock()
+                .insert(graph.key.clone(), graph.report.lock().clone());
         }
     }
 
     fn is_kept(&self, graph: &Arc<Graph>) -> bool {
-        self.kept.lock().get(&graph.key).is_some_and(|known| Arc::ptr_eq(known, graph))
+        self.kept
+            .lock()
+            .get(&graph.key)
+            .is_some_and(|known| Arc::ptr_eq(known, graph))
     }
 }
 
@@ -229,7 +234,9 @@ struct Member {
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("outlet", &self.outlet).finish_non_exhaustive()
+        f.debug_struct("Member")
+            .field("outlet", &self.outlet)
+            .finish_non_exhaustive()
     }
 }
 
@@ -260,7 +267,12 @@ impl Graph {
         let weak = Arc::downgrade(&graph);
         graph.unbatch.connect_pad_added(move |_, pad| {
             let Some(graph) = weak.upgrade() else { return };
-            let lane = graph.lanes.lock().members.get(&number_of(pad)).map(|member| member.outlet.clone());
+            let lane = graph
+                .lanes
+                .lock()
+                .members
+                .get(&number_of(pad))
+                .map(|member| member.outlet.clone());
             if let Some(outlet) = lane {
                 // Refused only while the lane goes away again.
                 let _ = pad.link(&outlet.pad());
@@ -388,7 +400,10 @@ impl Graph {
     /// Of the lane whose element stands at this path.
     fn listener_of(&self, path: &str) -> Option<Listener> {
         let lanes = self.lanes.lock();
-        let found = lanes.members.values().find(|member| member.flight.path_string() == path);
+        let found = lanes
+            .members
+            .values()
+            .find(|member| member.flight.path_string() == path);
         found.map(|member| member.listener.clone())
     }
 
@@ -433,9 +448,13 @@ impl Graph {
             }
             lanes.members.insert(number.clone(), member);
         }
-        self.pipeline.add_many([lane.inlet.element(), &lane.flight, lane.outlet.element()])?;
+        self.pipeline
+            .add_many([lane.inlet.element(), &lane.flight, lane.outlet.element()])?;
         lane.inlet.element().link(&lane.flight)?;
-        let released = lane.flight.static_pad("src").ok_or_else(|| glib::bool_error!("no pad"))?;
+        let released = lane
+            .flight
+            .static_pad("src")
+            .ok_or_else(|| glib::bool_error!("no pad"))?;
         released
             .link(&lane.slot)
             .map_err(|why| glib::bool_error!("frames cannot enter the model: {why:?}"))?;

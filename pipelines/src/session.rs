@@ -89,6 +89,8 @@ pub struct Session {
     /// Whether the stream is the peer's own, and ends with it.
     owns: bool,
     connection: Connection,
+    /// Silence after which the peer is gone.
+    patience: Duration,
     listener: Listener,
     inner: Mutex<Inner>,
     closed: AtomicBool,
@@ -105,7 +107,10 @@ struct Inner {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("stream", &self.stream.name()).field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("stream", &self.stream.name())
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,9 +126,18 @@ impl Session {
     ) -> Result<(Arc<Self>, String), rtc::Error> {
         let offer = Offer::parse(offer)?;
         let need = match &role {
-            Role::Echo(_) => Need { receive: true, send: true },
-            Role::Publish(_) => Need { receive: true, send: false },
-            Role::Watch(_) => Need { receive: false, send: true },
+            Role::Echo(_) => Need {
+                receive: true,
+                send: true,
+            },
+            Role::Publish(_) => Need {
+                receive: true,
+                send: false,
+            },
+            Role::Watch(_) => Need {
+                receive: false,
+                send: true,
+            },
         };
         let plan = offer.plan(need, &config.codecs)?;
         let (stream, owns) = match role {
@@ -139,6 +153,7 @@ impl Session {
             stream,
             owns,
             connection,
+            patience: config.silence,
             listener,
             inner: Mutex::new(Inner {
                 offer: offer.clone(),
@@ -217,7 +232,11 @@ impl Session {
         let number = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex();
         let line = lines.iter().find(|line| line.index == number && line.receive);
         let made = match line {
-            Some(Use { kind: Kind::Video, payload, .. }) => {
+            Some(Use {
+                kind: Kind::Video,
+                payload,
+                ..
+            }) => {
                 let named = pad.current_caps().and_then(|caps| {
                     let name = caps.structure(0)?.get::<String>("encoding-name").ok()?;
                     Codec::from_encoding_name(&name)
@@ -357,6 +376,18 @@ impl Session {
         }
     }
 
+    /// A peer that vanishes says nothing, and that is how it is noticed.
+    fn check_silence(self: &Arc<Self>) {
+        let silence = self.connection.silence();
+        let state = self.inner.lock().state;
+        match state {
+            ConnectionState::Connected if silence > self.patience / 3 => self.changed(ConnectionState::Disconnected),
+            ConnectionState::Disconnected if silence > self.patience => self.changed(ConnectionState::Closed),
+            ConnectionState::Disconnected if silence < TICK * 2 => self.changed(ConnectionState::Connected),
+            _ => (),
+        }
+    }
+
     /// Holds sound for as long as pictures take.
     fn keep_in_time(&self) {
         let (video, audio) = {
@@ -488,7 +519,10 @@ fn attend(me: &Weak<Session>, mut watch: Watch) {
         }
         match event {
             Some(event) => session.hear(event),
-            None => session.keep_in_time(),
+            None => {
+                session.keep_in_time();
+                session.check_silence();
+            }
         }
     }
 }

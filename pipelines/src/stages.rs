@@ -66,7 +66,9 @@ pub struct Stages(Mutex<State>);
 impl Stages {
     /// Notes that the frame of this timestamp, in running time, is there now.
     pub fn mark(&self, mark: Mark, pts: gst::ClockTime) {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
         self.mark_at(mark, pts.nseconds(), link::now().nseconds().max(1), unix);
     }
 
@@ -81,7 +83,10 @@ impl Stages {
                 if state.open.len() == OPEN {
                     state.open.pop_front();
                 }
-                state.open.push_back(Times { pts, ..Times::default() });
+                state.open.push_back(Times {
+                    pts,
+                    ..Times::default()
+                });
                 state.open.len() - 1
             }
             None => return,
@@ -151,7 +156,9 @@ impl Stages {
 
     /// Figures of the last minute: Unix seconds, and frames that went in that second.
     pub fn minute(&self) -> Vec<(f64, f64)> {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
         let state = self.0.lock();
         let Some((first, _)) = state.seconds.front() else {
             return Vec::new();
@@ -245,7 +252,10 @@ fn rate(times: &VecDeque<u64>, now: u64) -> f64 {
         return 0.0;
     }
     // When nothing comes any more the rate falls, although the intervals of what came stay.
-    let span = (last - first).max(now.saturating_sub(*first).saturating_sub((last - first) / (count as u64 - 1)));
+    let span = (last - first).max(
+        now.saturating_sub(*first)
+            .saturating_sub((last - first) / (count as u64 - 1)),
+    );
     (count - 1) as f64 * 1e9 / span as f64
 }
 
@@ -291,9 +301,21 @@ mod tests {
     fn a_stage_that_a_stream_has_not_takes_no_time_from_the_next() {
         gst::init().unwrap();
         let stages = Stages::default();
-        frame(&stages, MS, &[(Mark::Decoded, 3), (Mark::Converted, 5), (Mark::Encoded, 9), (Mark::Sent, 10)]);
+        frame(
+            &stages,
+            MS,
+            &[
+                (Mark::Decoded, 3),
+                (Mark::Converted, 5),
+                (Mark::Encoded, 9),
+                (Mark::Sent, 10),
+            ],
+        );
         let all = stages.summary_at(20 * MS);
-        assert_eq!((all.model, all.convert.mean, all.total.mean), (Spread::default(), 2.0, 7.0));
+        assert_eq!(
+            (all.model, all.convert.mean, all.total.mean),
+            (Spread::default(), 2.0, 7.0)
+        );
     }
 
     #[test]

@@ -231,7 +231,10 @@ struct Inner {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("name", &self.name).field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("name", &self.name)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -290,8 +293,15 @@ impl Stream {
     pub fn set(&self, settings: Settings) -> Result<(), Error> {
         let (wanted, failed) = {
             let inner = self.inner.lock();
-            let current = inner.next.as_ref().or(inner.lane.as_ref()).map(|lane| lane.key().clone());
-            (settings.model.clone().filter(|key| Some(key) != current.as_ref()), inner.failure.is_some())
+            let current = inner
+                .next
+                .as_ref()
+                .or(inner.lane.as_ref())
+                .map(|lane| lane.key().clone());
+            (
+                settings.model.clone().filter(|key| Some(key) != current.as_ref()),
+                inner.failure.is_some(),
+            )
         };
         // A model that failed is tried again when it is asked for again.
         let wanted = if failed { settings.model.clone() } else { wanted };
@@ -469,16 +479,21 @@ impl Stream {
                 set_size(&origin.size, inner.settings.size);
                 // Without a model that is where a frame is done with.
                 let (notes, me) = (self.notes.clone(), self.me.clone());
-                origin.outlet.pad().add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-                    let passes = me.upgrade().is_some_and(|stream| stream.inner.lock().settings.model.is_none());
-                    if passes
-                        && let Some(pts) = info.buffer().and_then(|buffer| buffer.pts())
-                        && let Some(time) = crate::stages::running_time(pad, pts)
-                    {
-                        notes.mark(Mark::Processed, time);
-                    }
-                    gst::PadProbeReturn::Ok
-                });
+                origin
+                    .outlet
+                    .pad()
+                    .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                        let passes = me
+                            .upgrade()
+                            .is_some_and(|stream| stream.inner.lock().settings.model.is_none());
+                        if passes
+                            && let Some(pts) = info.buffer().and_then(|buffer| buffer.pts())
+                            && let Some(time) = crate::stages::running_time(pad, pts)
+                        {
+                            notes.mark(Mark::Processed, time);
+                        }
+                        gst::PadProbeReturn::Ok
+                    });
             }
             inner.origin = origin;
         }
@@ -532,7 +547,12 @@ impl Stream {
 
     /// How many watch it.
     pub fn viewers(&self) -> usize {
-        self.inner.lock().viewers.iter().filter(|viewer| viewer.strong_count() > 0).count()
+        self.inner
+            .lock()
+            .viewers
+            .iter()
+            .filter(|viewer| viewer.strong_count() > 0)
+            .count()
     }
 
     /// Its figures.
@@ -549,7 +569,10 @@ impl Stream {
         };
         let (flight, batch, infer) = lane.as_ref().map(|lane| lane.stats()).unwrap_or_default();
         let (width_in, height_in) = origin.as_ref().map(|origin| origin.size_in()).unwrap_or_default();
-        let shown = lane.as_ref().map(|lane| &lane.outlet).or(origin.as_ref().map(|origin| &origin.outlet));
+        let shown = lane
+            .as_ref()
+            .map(|lane| &lane.outlet)
+            .or(origin.as_ref().map(|origin| &origin.outlet));
         let (width, height) = shown.map(|outlet| size_of(&outlet.pad())).unwrap_or_default();
         let (fps_in, fps_out) = self.notes.rates();
         let pushed_out = lane.as_ref().map_or(0, |lane| lane.inlet.dropped());
@@ -558,7 +581,10 @@ impl Stream {
             state,
             model,
             runtime: infer.runtime,
-            codec_in: origin.as_ref().and_then(|origin| origin.codec).map(|codec| codec.to_string()),
+            codec_in: origin
+                .as_ref()
+                .and_then(|origin| origin.codec)
+                .map(|codec| codec.to_string()),
             width_in,
             height_in,
             width,
@@ -636,7 +662,11 @@ impl Origin {
     /// Before they are brought to another size.
     fn size_in(&self) -> (u32, u32) {
         // The scaler stands before the caps that decide.
-        let before = self.size.static_pad("sink").and_then(|pad| pad.peer()).and_then(|pad| pad.parent_element());
+        let before = self
+            .size
+            .static_pad("sink")
+            .and_then(|pad| pad.peer())
+            .and_then(|pad| pad.parent_element());
         match before.and_then(|scale| scale.static_pad("sink")) {
             Some(pad) => size_of(&pad),
             None => (0, 0),
@@ -661,7 +691,11 @@ fn leave(lanes: Vec<Arc<Lane>>) {
     let lanes = Arc::new(lanes);
     let theirs = lanes.clone();
     let gone = move || theirs.iter().for_each(|lane| lane.leave());
-    if std::thread::Builder::new().name("comfy-leave".into()).spawn(gone).is_err() {
+    if std::thread::Builder::new()
+        .name("comfy-leave".into())
+        .spawn(gone)
+        .is_err()
+    {
         // Better late than never: without threads nothing else works either.
         lanes.iter().for_each(|lane| lane.leave());
     }

@@ -97,9 +97,14 @@ impl Browser {
                      ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97,ssrc=(uint)2222 ! peer.sink_1";
             }
         }
-        let pipeline: gst::Pipeline = gst::parse::launch(&text).expect("a pipeline").downcast().expect("several");
+        let pipeline: gst::Pipeline = gst::parse::launch(&text)
+            .expect("a pipeline")
+            .downcast()
+            .expect("several");
         let bin = pipeline.by_name("peer").expect("named so");
-        let agent = bin.property::<glib::Object>("ice-agent").property::<glib::Object>("agent");
+        let agent = bin
+            .property::<glib::Object>("ice-agent")
+            .property::<glib::Object>("agent");
         agent.set_property("upnp", false);
         agent.set_property("ice-tcp", false);
         let inside = bin.downcast_ref::<gst::Bin>().expect("a bin");
@@ -125,8 +130,9 @@ impl Browser {
             );
         } else if !offered.receives {
             for n in 0..2 {
-                if let Some(transceiver) =
-                    browser.bin.emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&n])
+                if let Some(transceiver) = browser
+                    .bin
+                    .emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&n])
                 {
                     transceiver.set_direction(WebRTCRTPTransceiverDirection::Sendonly);
                 }
@@ -166,13 +172,20 @@ impl Browser {
             if pad.direction() != gst::PadDirection::Src {
                 return;
             }
-            let field = |name: &str| pad.current_caps().and_then(|caps| caps.structure(0)?.get::<String>(name).ok());
+            let field = |name: &str| {
+                pad.current_caps()
+                    .and_then(|caps| caps.structure(0)?.get::<String>(name).ok())
+            };
             let media = field("media");
             if media.as_deref() == Some("audio") {
-                let sink = gst::parse::bin_from_description("rtpopusdepay name=first ! fakesink sync=false async=false", true)
-                    .expect("a bin");
+                let sink =
+                    gst::parse::bin_from_description("rtpopusdepay name=first ! fakesink sync=false async=false", true)
+                        .expect("a bin");
                 let seen = seen.clone();
-                let out = sink.by_name("first").and_then(|first| first.static_pad("src")).expect("a pad");
+                let out = sink
+                    .by_name("first")
+                    .and_then(|first| first.static_pad("src"))
+                    .expect("a pad");
                 out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                     let pts = info.buffer().and_then(|buffer| buffer.pts());
                     note(&seen, |seen| seen.sounds.push((Instant::now(), pts)));
@@ -209,7 +222,11 @@ impl Browser {
         let bus = self.pipeline.bus().expect("a pipeline has one");
         bus.set_sync_handler(move |_, message| {
             if let gst::MessageView::Error(error) = message.view() {
-                let text = format!("{}: {}", error.src().map(|src| src.path_string()).unwrap_or_default(), error.error());
+                let text = format!(
+                    "{}: {}",
+                    error.src().map(|src| src.path_string()).unwrap_or_default(),
+                    error.error()
+                );
                 note(&seen, |seen| seen.errors.push(text));
             }
             gst::BusSyncReply::Drop
@@ -233,10 +250,14 @@ impl Browser {
     fn create(&self, signal: &str, field: &'static str) -> WebRTCSessionDescription {
         let (done, wait) = mpsc::channel();
         let promise = gst::Promise::with_change_func(move |reply| {
-            let made = reply.ok().flatten().and_then(|reply| reply.get::<WebRTCSessionDescription>(field).ok());
+            let made = reply
+                .ok()
+                .flatten()
+                .and_then(|reply| reply.get::<WebRTCSessionDescription>(field).ok());
             let _ = done.send(made);
         });
-        self.bin.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
+        self.bin
+            .emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
         wait.recv_timeout(PATIENCE).expect("in time").expect("a description")
     }
 
@@ -247,7 +268,10 @@ impl Browser {
         });
         self.bin.emit_by_name::<()>(signal, &[description, &promise]);
         let reply = wait.recv_timeout(PATIENCE).expect("in time").expect("an answer");
-        assert!(!reply.as_deref().unwrap_or_default().contains("error"), "{signal}: {reply:?}");
+        assert!(
+            !reply.as_deref().unwrap_or_default().contains("error"),
+            "{signal}: {reply:?}"
+        );
     }
 
     fn gather(&self) {
@@ -289,13 +313,17 @@ impl Browser {
 
     /// Waits until media may flow.
     pub fn connected(&self) {
-        self.wait("a connection", |seen| (seen.state == Some(WebRTCPeerConnectionState::Connected)).then_some(()));
+        self.wait("a connection", |seen| {
+            (seen.state == Some(WebRTCPeerConnectionState::Connected)).then_some(())
+        });
     }
 
     /// The first picture, from now on, that is as wanted.
     pub fn picture(&self, what: &str, mut wanted: impl FnMut(&Picture) -> bool) -> Picture {
         let from = self.pictures().len();
-        self.wait(what, |seen| seen.pictures[from..].iter().find(|picture| wanted(picture)).cloned())
+        self.wait(what, |seen| {
+            seen.pictures[from..].iter().find(|picture| wanted(picture)).cloned()
+        })
     }
 
     /// Waits for so many pictures more.
@@ -326,7 +354,7 @@ impl Browser {
             let channel = seen.channels.get(label)?;
             (channel.ready_state() == WebRTCDataChannelState::Open).then(|| channel.clone())
         });
-        channel.send_string(Some(text));
+        channel.send_string_full(Some(text)).expect("it is open");
     }
 
     /// The first message on a channel that is as wanted, whenever it came.
@@ -357,7 +385,8 @@ fn note(seen: &Arc<(Mutex<Seen>, Condvar)>, change: impl FnOnce(&mut Seen)) {
 fn attach(pipeline: &gst::Pipeline, sink: &gst::Element, pad: &gst::Pad) {
     pipeline.add(sink).expect("a new element");
     sink.sync_state_with_parent().expect("it plays");
-    pad.link(&sink.static_pad("sink").expect("a ghost pad")).expect("it fits");
+    pad.link(&sink.static_pad("sink").expect("a ghost pad"))
+        .expect("it fits");
 }
 
 fn picture(sample: &gst::Sample) -> Picture {

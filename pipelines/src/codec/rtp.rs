@@ -126,7 +126,10 @@ impl Payload {
                 if self.parameter("packetization-mode") != Some("1") {
                     return None;
                 }
-                let profile = self.parameter("profile-level-id").unwrap_or("42e01f").to_ascii_lowercase();
+                let profile = self
+                    .parameter("profile-level-id")
+                    .unwrap_or("42e01f")
+                    .to_ascii_lowercase();
                 Some(match profile.get(..4) {
                     Some("42e0") => 0,
                     Some("4200") => 1,
@@ -155,7 +158,12 @@ impl Payload {
         if let Some(number) = self.transport_cc {
             caps.set(format!("extmap-{number}"), TRANSPORT_CC);
         }
-        for name in ["packetization-mode", "profile-level-id", "profile-id", "level-asymmetry-allowed"] {
+        for name in [
+            "packetization-mode",
+            "profile-level-id",
+            "profile-id",
+            "level-asymmetry-allowed",
+        ] {
             if let Some(value) = self.parameter(name) {
                 caps.set(name, value);
             }
@@ -252,7 +260,10 @@ mod tests {
     #[test]
     fn the_peers_order_counts_and_within_a_format_what_every_receiver_takes() {
         let numbers = |taken: &[Codec]| -> Vec<u8> {
-            suitable(&offered(), taken).iter().map(|payload| payload.number).collect()
+            suitable(&offered(), taken)
+                .iter()
+                .map(|payload| payload.number)
+                .collect()
         };
         assert_eq!(numbers(&Codec::ALL), [104, 102, 96, 45]);
         assert_eq!(numbers(&[Codec::Vp8]), [96]);

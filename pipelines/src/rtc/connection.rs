@@ -1,5 +1,7 @@
 //! webrtcbin, and the order in which it wants to be asked.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Connection {
     pub(crate) pipeline: gst::Pipeline,
     pub(crate) bin: gst::Element,
+    /// When the last packet came, in nanoseconds of running time.
+    heard: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -34,32 +38,65 @@ impl Connection {
         bin.set_property("latency", config.jitter.as_millis() as u32);
         // Frames are sent when they are ready; who plays them has a buffer of its own.
         let inside = bin.downcast_ref::<gst::Bin>().expect("webrtcbin is a bin");
-        inside.connect_deep_element_added(|_, _, element| match element.factory().map(|factory| factory.name()) {
-            Some(name) if name == "clocksync" => element.set_property("sync", false),
-            // Reports pair timestamps with the time of capture, by which players bring picture and sound together.
-            Some(name) if name == "rtpbin" => element.set_property("rtcp-sync-send-time", false),
-            _ => (),
-        });
+        let heard = Arc::new(AtomicU64::new(0));
+        let times = heard.clone();
+        inside.connect_deep_element_added(
+            move |_, _, element| match element.factory().map(|factory| factory.name()) {
+                Some(name) if name == "clocksync" => element.set_property("sync", false),
+                // Reports pair timestamps with the time of capture, by which players bring picture and sound together.
+                // All that a peer sends comes this way: also that it has received something, which it says all the time.
+                Some(name) if name == "nicesrc" => {
+                    let times = times.clone();
+                    if let Some(pad) = element.static_pad("src") {
+                        pad.add_probe(
+                            gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+                            move |_, _| {
+                                times.store(link::now().nseconds(), Ordering::Relaxed);
+                                gst::PadProbeReturn::Ok
+                            },
+                        );
+                    }
+                }
+                Some(name) if name == "rtpbin" => element.set_property("rtcp-sync-send-time", false),
+                _ => (),
+            },
+        );
         pipeline
             .add(&bin)
             .map_err(|why| refused("building a pipeline", &why.to_string()))?;
-        let connection = Self { pipeline, bin };
+        let connection = Self { pipeline, bin, heard };
         connection.reach(config);
         Ok(connection)
+    }
+
+    /// How long nothing has come.
+    pub(crate) fn silence(&self) -> Duration {
+        let heard = self.heard.load(Ordering::Relaxed);
+        Duration::from_nanos(link::now().nseconds().saturating_sub(heard))
     }
 
     /// Which ways to look for.
     fn reach(&self, config: &Config) {
         if let Some(server) = config.stun.first() {
-            self.bin.set_property("stun-server", server.replacen("stun:", "stun://", 1));
+            self.bin
+                .set_property("stun-server", server.replacen("stun:", "stun://", 1));
         }
         for turn in &config.turn {
             // The user part of a URL.
             let escape = |text: &str| -> String { glib::Uri::escape_string(text, None, false).into() };
             let (scheme, rest) = turn.url.split_once(':').unwrap_or(("turn", &turn.url));
-            let url = format!("{scheme}://{}:{}@{rest}", escape(&turn.username), escape(&turn.credential));
+            let url = format!(
+                "{scheme}://{}:{}@{rest}",
+                escape(&turn.username),
+                escape(&turn.credential)
+            );
             if !self.bin.emit_by_name::<bool>("add-turn-server", &[&url]) {
-                gst::warning!(gst::CAT_RUST, obj = self.bin, "TURN server {} is not understood", turn.url);
+                gst::warning!(
+                    gst::CAT_RUST,
+                    obj = self.bin,
+                    "TURN server {} is not understood",
+                    turn.url
+                );
             }
         }
         let ice = self.bin.property::<glib::Object>("ice-agent");
@@ -74,14 +111,6 @@ impl Connection {
         // A router is not waited for; who needs one has TURN.
         agent.set_property("upnp", false);
         agent.set_property("ice-tcp", config.tcp);
-        for notices in ["consent-freshness", "keepalive-conncheck"] {
-            if let Some(property) = agent.find_property(notices)
-                && !property.flags().contains(glib::ParamFlags::CONSTRUCT_ONLY)
-            {
-                agent.set_property(notices, true);
-                break;
-            }
-        }
         if let Some(address) = config.address {
             let address = address.to_string();
             let _ = ice.emit_by_name::<bool>("add-local-ip-address", &[&address]);
@@ -102,7 +131,9 @@ impl Connection {
         let description = WebRTCSessionDescription::new(WebRTCSDPType::Offer, offer.sdp.clone());
         self.ask("set-remote-description", "taking the offer", &description)?;
         for line in plan {
-            let caps = line.payload.caps(if line.kind == Kind::Audio { "audio" } else { "video" });
+            let caps = line
+                .payload
+                .caps(if line.kind == Kind::Audio { "audio" } else { "video" });
             if line.send {
                 let name = format!("sink_{}", line.index);
                 let pad = match self.bin.static_pad(&name) {
@@ -164,7 +195,9 @@ impl Connection {
 
     pub(crate) fn transceiver(&self, line: u32) -> Option<WebRTCRTPTransceiver> {
         (0..64).find_map(|n: i32| {
-            let found = self.bin.emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&n])?;
+            let found = self
+                .bin
+                .emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&n])?;
             (found.mlineindex() == line).then_some(found)
         })
     }
@@ -183,7 +216,8 @@ impl Connection {
             // Nobody listens after the deadline.
             let _ = done.send(answer);
         });
-        self.bin.emit_by_name::<()>("create-answer", &[&None::<gst::Structure>, &promise]);
+        self.bin
+            .emit_by_name::<()>("create-answer", &[&None::<gst::Structure>, &promise]);
         within(STEP, &wait)?.map_err(|why| refused(STEP, &why))
     }
 
@@ -237,7 +271,10 @@ fn within<T>(step: &'static str, wait: &mpsc::Receiver<T>) -> Result<T, Error> {
 fn reason(reply: Option<&gst::StructureRef>) -> String {
     reply
         .and_then(|reply| reply.get::<glib::Error>("error").ok())
-        .map_or_else(|| "webrtcbin does not say why".into(), |error| error.message().to_owned())
+        .map_or_else(
+            || "webrtcbin does not say why".into(),
+            |error| error.message().to_owned(),
+        )
 }
 
 fn refused(step: &'static str, why: &str) -> Error {

@@ -30,6 +30,8 @@ pub struct Config {
     pub codecs: Vec<Codec>,
     /// How long an answer waits for addresses to be found.
     pub gathering: Duration,
+    /// A peer of which nothing is heard for so long has gone.
+    pub silence: Duration,
 }
 
 /// Bits per second.
@@ -79,6 +81,7 @@ impl Default for Config {
             },
             codecs: vec![Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::H265],
             gathering: Duration::from_secs(2),
+            silence: Duration::from_secs(15),
         }
     }
 }

@@ -94,7 +94,10 @@ impl Offer {
             return Err(Error::Offer("it has no m-line".into()));
         }
         if sdp.medias_len() > LINES {
-            return Err(Error::Offer(format!("it has {} m-lines, and {LINES} are taken", sdp.medias_len())));
+            return Err(Error::Offer(format!(
+                "it has {} m-lines, and {LINES} are taken",
+                sdp.medias_len()
+            )));
         }
         let credential = |name| {
             let of_media = sdp.medias().find_map(|media| media.attribute_val(name));
@@ -108,7 +111,10 @@ impl Offer {
             return Err(Error::Offer("it has no fingerprint".into()));
         }
         let session = direction(|name| sdp.attribute_val(name).is_some());
-        let lines = (0..).zip(sdp.medias()).map(|(index, media)| line(index, media, session)).collect();
+        let lines = (0..)
+            .zip(sdp.medias())
+            .map(|(index, media)| line(index, media, session))
+            .collect();
         Ok(Self {
             sdp: without_extensions(&sdp),
             lines,
@@ -148,7 +154,11 @@ impl Offer {
         }
         let video = |wanted: fn(&Use) -> bool| plan.iter().any(|line| line.kind == Kind::Video && wanted(line));
         if (need.receive && !video(|line| line.receive)) || (need.send && !video(|line| line.send)) {
-            let lacks = if need.receive && !video(|line| line.receive) { "sends" } else { "receives" };
+            let lacks = if need.receive && !video(|line| line.receive) {
+                "sends"
+            } else {
+                "receives"
+            };
             return Err(unfit.unwrap_or_else(|| Error::Unfit(format!("it has no line of video that the peer {lacks}"))));
         }
         Ok(plan)
@@ -158,7 +168,10 @@ impl Offer {
 /// The first format that is offered and works here.
 fn choose(line: &Line, receive: bool, send: bool, taken: &[Codec]) -> Result<Payload, Error> {
     if line.kind == Kind::Audio {
-        let opus = line.payloads.iter().find(|payload| payload.encoding_name.eq_ignore_ascii_case("opus"));
+        let opus = line
+            .payloads
+            .iter()
+            .find(|payload| payload.encoding_name.eq_ignore_ascii_case("opus"));
         return opus
             .map(|payload| Payload {
                 // Sound is too little to measure a network with.
@@ -170,7 +183,11 @@ fn choose(line: &Line, receive: bool, send: bool, taken: &[Codec]) -> Result<Pay
     let mut why = Vec::new();
     for payload in rtp::suitable(&line.payloads, taken) {
         let codec = payload.codec().expect("suitable ones have one");
-        let decodes = if receive { codec::decoder(codec).map(|_| ()) } else { Ok(()) };
+        let decodes = if receive {
+            codec::decoder(codec).map(|_| ())
+        } else {
+            Ok(())
+        };
         let encodes = || {
             if send {
                 codec::encoder(codec, codec::Purpose::File).map(|_| ())
@@ -183,7 +200,11 @@ fn choose(line: &Line, receive: bool, send: bool, taken: &[Codec]) -> Result<Pay
             Err(reason) => why.push(reason),
         }
     }
-    let mut offered: Vec<&str> = line.payloads.iter().map(|payload| payload.encoding_name.as_str()).collect();
+    let mut offered: Vec<&str> = line
+        .payloads
+        .iter()
+        .map(|payload| payload.encoding_name.as_str())
+        .collect();
     offered.dedup();
     Err(Error::NoCodec {
         offered: offered.join(", "),
@@ -249,7 +270,9 @@ fn strip(media: &mut SDPMediaRef) {
     let extra = |media: &SDPMediaRef| {
         media.attributes().position(|attribute| {
             let other = attribute.key() == "extmap"
-                && !attribute.value().is_some_and(|value| value.split(' ').any(|word| word == TRANSPORT_CC));
+                && !attribute
+                    .value()
+                    .is_some_and(|value| value.split(' ').any(|word| word == TRANSPORT_CC));
             // Layers of one picture: the answer would have to name those that are wanted.
             other || attribute.key() == "simulcast" || attribute.key() == "rid"
         })
@@ -260,4 +283,3 @@ fn strip(media: &mut SDPMediaRef) {
         }
     }
 }
-
