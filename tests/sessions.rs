@@ -60,7 +60,7 @@ impl Heard {
 
 fn open(pool: &Arc<Pool>, offered: &Offered, role: Role) -> (Browser, Arc<Session>, Heard) {
     let (browser, offer) = Browser::new(offered);
-    let (tell, events) = mpsc::channel();
+    let (tell, events) = mpsc::sync_channel(10_000);
     let (session, answer) = Session::open(
         pool,
         "test",
@@ -68,7 +68,7 @@ fn open(pool: &Arc<Pool>, offered: &Offered, role: Role) -> (Browser, Arc<Sessio
         role,
         &config(),
         Arc::new(move |event| {
-            let _ = tell.send(event);
+            let _ = tell.try_send(event);
         }),
     )
     .unwrap();
@@ -134,4 +134,265 @@ fn a_model_changes_the_pictures_and_may_be_changed_while_they_flow() {
     });
     session.close();
     heard.wait("the end", |event| *event == Event::Ended);
+}
+
+#[test]
+fn two_peers_share_a_model_and_one_that_leaves_does_not_disturb_the_other() {
+    let pool = Pool::new();
+    let key = Key {
+        batch: 2,
+        ..model("builtin:invert")
+    };
+    let settings = Settings {
+        model: Some(key),
+        ..Settings::default()
+    };
+    let (first, one, heard) = open(&pool, &Offered::default(), Role::Echo(settings.clone()));
+    let dark = Offered {
+        source: "videotestsrc is-live=true pattern=black ! video/x-raw,width=320,height=240,framerate=30/1".into(),
+        ..Offered::default()
+    };
+    let (second, two, _) = open(&pool, &dark, Role::Echo(settings));
+    first.picture("a black picture", |picture| is(picture.middle, BLACK));
+    second.picture("a white picture", |picture| is(picture.middle, WHITE));
+    // The figures of batches are those of the graph, which both use.
+    let batches = || (one.stream().stats().batch.batches, two.stream().stats().batch.batches);
+    let (a, b) = batches();
+    assert!(a > 0 && b >= a, "{a} {b}");
+    one.close();
+    heard.wait("the end of the first", |event| *event == Event::Ended);
+    second.more_pictures(30);
+    assert!(
+        second
+            .pictures()
+            .iter()
+            .rev()
+            .take(20)
+            .all(|picture| is(picture.middle, WHITE))
+    );
+    // Its place is taken by a third, on the same pads.
+    let settings = two.stream().settings();
+    let (third, _three, _) = open(&pool, &Offered::default(), Role::Echo(settings));
+    third.picture("a black picture", |picture| is(picture.middle, BLACK));
+    second.more_pictures(10);
+}
+
+#[test]
+fn what_one_publishes_others_watch() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..Settings::default()
+    };
+    let sends = Offered {
+        receives: false,
+        ..Offered::default()
+    };
+    let (_publisher, source, heard) = open(&pool, &sends, Role::Publish(settings));
+    heard.wait("the connection", |event| {
+        *event == Event::Connection(ConnectionState::Connected)
+    });
+    let watches = Offered {
+        encoder: None,
+        ..Offered::default()
+    };
+    let watching: Vec<_> = (0..2)
+        .map(|_| open(&pool, &watches, Role::Watch(source.stream().clone())))
+        .collect();
+    for (browser, ..) in &watching {
+        browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+    }
+    assert_eq!(source.stream().viewers(), 2);
+    let (_, gone, heard) = &watching[0];
+    gone.close();
+    heard.wait("the end", |event| *event == Event::Ended);
+    watching[1].0.more_pictures(20);
+    source.close();
+    // Who watches stays, and may be shown something else.
+    assert_eq!(watching[1].1.stats().connection, "connected");
+}
+
+#[test]
+fn sound_comes_back_in_time_with_the_pictures() {
+    let pool = Pool::new();
+    // A model that takes its time, so that there is something to wait for.
+    let key = Key {
+        backend: Backend::Null,
+        ..model("builtin:null?ms=80")
+    };
+    let settings = Settings {
+        model: Some(key),
+        ..Settings::default()
+    };
+    let offered = Offered {
+        sound: true,
+        ..Offered::default()
+    };
+    let (browser, session, _heard) = open(&pool, &offered, Role::Echo(settings));
+    browser.picture("a picture", |_| true);
+    browser.more_sounds(100);
+    // Both are stamped with the time of their capture by one clock; what is left is when they arrive.
+    browser.more_pictures(60);
+    let late = |times: Vec<(gst::ClockTime, Option<gst::ClockTime>)>| {
+        let mut late: Vec<i64> = times
+            .iter()
+            .rev()
+            .take(40)
+            .filter_map(|(at, pts)| Some(at.nseconds() as i64 - (*pts)?.nseconds() as i64))
+            .collect();
+        late.sort_unstable();
+        late[late.len() / 2]
+    };
+    let stats = session.stats();
+    assert!((60.0..200.0).contains(&stats.audio_delay_ms), "{stats:?}");
+    let (_pictures, _sounds) = (
+        late(
+            browser
+                .pictures()
+                .iter()
+                .map(|picture| (picture.at, picture.pts))
+                .collect(),
+        ),
+        late(browser.sounds()),
+    );
+}
+
+#[test]
+fn a_model_that_is_not_there_is_told_and_nothing_is_shown() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("/no/such/model.onnx")),
+        ..Settings::default()
+    };
+    let (browser, session, heard) = open(&pool, &Offered::default(), Role::Echo(settings.clone()));
+    let failed = heard.wait("the failure", |event| {
+        matches!(event, Event::Stream(stream::Event::Failed(_)))
+    });
+    let Event::Stream(stream::Event::Failed(text)) = failed else {
+        unreachable!()
+    };
+    assert!(text.contains("/no/such/model.onnx"), "{text}");
+    browser.connected();
+    assert_eq!(session.stream().stats().state, stream::State::Failed);
+    assert!(browser.pictures().is_empty());
+    // The session lives on, and another model works.
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..settings
+    };
+    session.stream().set(settings).unwrap();
+    browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+}
+
+#[test]
+fn a_paused_stream_stands_and_goes_on() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..Settings::default()
+    };
+    let (browser, session, heard) = open(&pool, &Offered::default(), Role::Echo(settings.clone()));
+    browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+    session
+        .stream()
+        .set(Settings {
+            paused: true,
+            ..settings.clone()
+        })
+        .unwrap();
+    heard.wait("the pause", |event| {
+        matches!(
+            event,
+            Event::Stream(stream::Event::State {
+                state: stream::State::Paused,
+                ..
+            })
+        )
+    });
+    let stood = session.stats().frames_out;
+    session.stream().set(settings).unwrap();
+    browser.more_pictures(10);
+    assert!(session.stats().frames_out > stood);
+}
+
+#[test]
+fn h264_and_vp9_come_back_in_their_own_format() {
+    let pool = Pool::new();
+    for (encoding_name, encoder, codec) in [
+        (
+            "H264",
+            "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=300 ! video/x-h264,profile=constrained-baseline",
+            "H.264",
+        ),
+        ("VP9", "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=300", "VP9"),
+    ] {
+        let offered = Offered {
+            encoding_name,
+            encoder: Some(encoder.into()),
+            ..Offered::default()
+        };
+        let settings = Settings {
+            model: Some(model("builtin:invert")),
+            ..Settings::default()
+        };
+        let (browser, session, _heard) = open(&pool, &offered, Role::Echo(settings));
+        browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+        assert_eq!(session.stats().codec_out.as_deref(), Some(codec));
+        assert_eq!(session.stream().stats().codec_in.as_deref(), Some(codec));
+    }
+}
+
+#[test]
+fn a_test_picture_is_a_source_that_peers_watch() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..Settings::default()
+    };
+    let source =
+        comfy_pipelines::source::Source::open(&pool, "lamp", "test:white", settings, Arc::new(|_| ())).unwrap();
+    let watches = Offered {
+        encoder: None,
+        ..Offered::default()
+    };
+    let (browser, session, _heard) = open(&pool, &watches, Role::Watch(source.stream().clone()));
+    let picture = browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+    assert_eq!(picture.size, (640, 480));
+    assert!(session.stats().latency_ms < 1000.0);
+}
+
+#[test]
+fn offers_that_are_none_are_refused_with_the_reason() {
+    comfy_tests::init();
+    let pool = Pool::new();
+    let open = |offer: &str| {
+        let role = Role::Echo(Settings::default());
+        Session::open(&pool, "test", offer, role, &config(), Arc::new(|_| ()))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    let head = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
+    let keys =
+        "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 00:00\r\na=setup:actpass\r\n";
+    let video = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n";
+    for (offer, why) in [
+        (String::new(), "v=0"),
+        ("{\"sdp\":\"\"}".into(), "v=0"),
+        (head.into(), "no m-line"),
+        (format!("{head}{video}a=rtpmap:96 VP8/90000\r\n"), "ice-ufrag"),
+        (
+            format!("{head}{video}{keys}a=rtpmap:96 THEORA/90000\r\n"),
+            "none of the video formats offered (THEORA)",
+        ),
+        (
+            format!("{head}{video}{keys}a=rtpmap:96 VP8/90000\r\na=recvonly\r\n"),
+            "that the peer sends",
+        ),
+        (format!("{head}{keys}{}", video.repeat(17)), "17 m-lines"),
+        (format!("{head}\0"), "zero byte"),
+    ] {
+        let error = open(&offer);
+        assert!(error.contains(why), "{offer:?}: {error}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gst::prelude::*;
 use parking_lot::Mutex;
@@ -310,10 +310,10 @@ impl Graph {
             }
             let Some(pool) = pool.upgrade() else { break };
             let used = !self.lanes.lock().members.is_empty() || pool.is_kept(self);
-            let since = *idle_since.get_or_insert_with(Instant::now);
+            let since = *idle_since.get_or_insert_with(link::now);
             if used {
                 idle_since = None;
-            } else if since.elapsed() >= IDLE {
+            } else if Duration::from(link::now().saturating_sub(since)) >= IDLE {
                 let mut lanes = self.lanes.lock();
                 if lanes.members.is_empty() {
                     lanes.closed = true;

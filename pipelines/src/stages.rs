@@ -1,7 +1,6 @@
 //! Where a stream's frames spend their time, and how many there are.
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use gst::prelude::*;
 use parking_lot::Mutex;
@@ -66,9 +65,7 @@ pub struct Stages(Mutex<State>);
 impl Stages {
     /// Notes that the frame of this timestamp, in running time, is there now.
     pub fn mark(&self, mark: Mark, pts: gst::ClockTime) {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let unix = unix();
         self.mark_at(mark, pts.nseconds(), link::now().nseconds().max(1), unix);
     }
 
@@ -156,9 +153,7 @@ impl Stages {
 
     /// Figures of the last minute: Unix seconds, and frames that went in that second.
     pub fn minute(&self) -> Vec<(f64, f64)> {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let unix = unix();
         let state = self.0.lock();
         let Some((first, _)) = state.seconds.front() else {
             return Vec::new();
@@ -233,6 +228,11 @@ pub(crate) fn running_time(pad: &gst::Pad, pts: gst::ClockTime) -> Option<gst::C
     let event = pad.sticky_event::<gst::event::Segment>(0)?;
     let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
     segment.to_running_time(pts)
+}
+
+/// Whole seconds of Unix time.
+fn unix() -> u64 {
+    u64::try_from(glib::real_time() / 1_000_000).unwrap_or(0)
 }
 
 fn note(times: &mut VecDeque<u64>, now: u64) {

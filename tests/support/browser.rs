@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use glib::prelude::*;
 use gst::prelude::*;
@@ -11,9 +11,6 @@ use gst_webrtc::{
     WebRTCDataChannel, WebRTCDataChannelState, WebRTCPeerConnectionState, WebRTCRTPTransceiver,
     WebRTCRTPTransceiverDirection, WebRTCSDPType, WebRTCSessionDescription,
 };
-
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a peer offers.
 #[derive(Debug, Clone)]
@@ -53,7 +50,7 @@ pub struct Picture {
     /// Red, green and blue in its middle.
     pub middle: [u8; 3],
     /// When it was there.
-    pub at: Instant,
+    pub at: gst::ClockTime,
     /// When it is to be shown, by the sender's clock.
     pub pts: Option<gst::ClockTime>,
 }
@@ -61,7 +58,7 @@ pub struct Picture {
 #[derive(Default)]
 struct Seen {
     pictures: Vec<Picture>,
-    sounds: Vec<(Instant, Option<gst::ClockTime>)>,
+    sounds: Vec<(gst::ClockTime, Option<gst::ClockTime>)>,
     messages: Vec<(String, String)>,
     channels: HashMap<String, WebRTCDataChannel>,
     state: Option<WebRTCPeerConnectionState>,
@@ -188,7 +185,7 @@ impl Browser {
                     .expect("a pad");
                 out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                     let pts = info.buffer().and_then(|buffer| buffer.pts());
-                    note(&seen, |seen| seen.sounds.push((Instant::now(), pts)));
+                    note(&seen, |seen| seen.sounds.push((gst::get_timestamp(), pts)));
                     gst::PadProbeReturn::Ok
                 });
                 attach(&pipeline, sink.upcast_ref(), pad);
@@ -248,7 +245,7 @@ impl Browser {
     }
 
     fn create(&self, signal: &str, field: &'static str) -> WebRTCSessionDescription {
-        let (done, wait) = mpsc::channel();
+        let (done, wait) = mpsc::sync_channel(1);
         let promise = gst::Promise::with_change_func(move |reply| {
             let made = reply
                 .ok()
@@ -258,16 +255,18 @@ impl Browser {
         });
         self.bin
             .emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
-        wait.recv_timeout(PATIENCE).expect("in time").expect("a description")
+        wait.recv_timeout(crate::DEADLINE)
+            .expect("in time")
+            .expect("a description")
     }
 
     fn set(&self, signal: &str, description: &WebRTCSessionDescription) {
-        let (done, wait) = mpsc::channel();
+        let (done, wait) = mpsc::sync_channel(1);
         let promise = gst::Promise::with_change_func(move |reply| {
             let _ = done.send(reply.map(|reply| reply.map(ToString::to_string)).map_err(|_| ()));
         });
         self.bin.emit_by_name::<()>(signal, &[description, &promise]);
-        let reply = wait.recv_timeout(PATIENCE).expect("in time").expect("an answer");
+        let reply = wait.recv_timeout(crate::DEADLINE).expect("in time").expect("an answer");
         assert!(
             !reply.as_deref().unwrap_or_default().contains("error"),
             "{signal}: {reply:?}"
@@ -279,26 +278,26 @@ impl Browser {
             bin.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state")
                 == gst_webrtc::WebRTCICEGatheringState::Complete
         };
-        let (done, wait) = mpsc::channel();
+        let (done, wait) = mpsc::sync_channel(1);
         let notify = self.bin.connect_notify(Some("ice-gathering-state"), move |bin, _| {
             if state(bin) {
-                let _ = done.send(());
+                let _ = done.try_send(());
             }
         });
         if !state(&self.bin) {
-            wait.recv_timeout(PATIENCE).expect("addresses are found");
+            wait.recv_timeout(crate::DEADLINE).expect("addresses are found");
         }
         self.bin.disconnect(notify);
     }
 
     fn wait<T>(&self, what: &str, mut found: impl FnMut(&Seen) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
+        let end = gst::get_timestamp() + crate::PATIENCE;
         let mut seen = self.seen.0.lock().expect("nobody panicked");
         loop {
             if let Some(found) = found(&seen) {
                 return found;
             }
-            let rest = end.saturating_duration_since(Instant::now());
+            let rest = Duration::from(end.saturating_sub(gst::get_timestamp()));
             assert!(
                 !rest.is_zero(),
                 "waited for {what}; connection {:?}, {} pictures, {} messages, errors {:?}",
@@ -338,7 +337,7 @@ impl Browser {
     }
 
     /// When packets of sound came.
-    pub fn sounds(&self) -> Vec<(Instant, Option<gst::ClockTime>)> {
+    pub fn sounds(&self) -> Vec<(gst::ClockTime, Option<gst::ClockTime>)> {
         self.seen.0.lock().expect("nobody panicked").sounds.clone()
     }
 
@@ -399,7 +398,7 @@ fn picture(sample: &gst::Sample) -> Picture {
     Picture {
         size: (width as u32, height as u32),
         middle: [data[at], data[at + 1], data[at + 2]],
-        at: Instant::now(),
+        at: gst::get_timestamp(),
         pts: buffer.pts(),
     }
 }

@@ -237,14 +237,14 @@ impl Connection {
 
     /// Waits for our addresses, no longer than that: what is found until then is in the answer.
     fn gather(&self, patience: Duration) -> Result<(), Error> {
-        let (done, wait) = mpsc::channel();
+        let (done, wait) = mpsc::sync_channel(1);
         let complete = |bin: &gst::Element| {
             let state = bin.property::<gst_webrtc::WebRTCICEGatheringState>("ice-gathering-state");
             state == gst_webrtc::WebRTCICEGatheringState::Complete
         };
         let notify = self.bin.connect_notify(Some("ice-gathering-state"), move |bin, _| {
             if complete(bin) {
-                let _ = done.send(());
+                let _ = done.try_send(());
             }
         });
         if !complete(&self.bin) {
