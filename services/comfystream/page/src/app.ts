@@ -1,0 +1,421 @@
+// The live page: joins the form, the source, the session and what is shown of them.
+
+import { ApiError, config as getConfig, models as getModels, setToken, token } from "./api.ts";
+import { ControlError } from "./control.ts";
+import { Measure } from "./latency/measure.ts";
+import { format, type Choice, type Flags } from "./params.ts";
+import type { BufferMessage, Config, ControlMessage, ControlRequest, StateMessage, Stats, Workflow } from "./protocol.ts";
+import { RtcSampler, type RtcFigures } from "./rtc.ts";
+import { Session, type Phase, type Wish } from "./session.ts";
+import { open, SourceError, type Opened, type Wanted } from "./source/open.ts";
+import { Controls, type Key } from "./ui/controls.ts";
+import { byId, text } from "./ui/dom.ts";
+import { Figures } from "./ui/figures.ts";
+import { Monitors } from "./ui/monitors.ts";
+import { errorBody, Notices, type Action } from "./ui/notices.ts";
+import { RecordButton } from "./ui/recording.ts";
+import { showStatus } from "./ui/status.ts";
+import { Texts } from "./ui/texts.ts";
+import { WorkflowBox } from "./ui/workflow.ts";
+
+const TICK_MS = 500;
+/** Fine enough for a countdown; text that does not change is not written. */
+const SHOW_MS = 100;
+const MODELS_MS = 3000;
+
+const SOURCES = { camera: "your camera", screen: "your screen", file: "the video file", test: "the test pattern" } as const;
+
+export class App {
+  readonly notices = new Notices();
+  readonly monitors = new Monitors();
+  readonly measure = new Measure(this.monitors.output);
+  readonly texts = new Texts((message) => this.notices.news(message));
+  readonly controls: Controls;
+  phase: Phase = "idle";
+  server: StateMessage | undefined;
+  buffer: BufferMessage | undefined;
+  stats: Stats | undefined;
+  rtc: RtcFigures = {};
+  session: Session | undefined;
+  output: MediaStream | undefined;
+  readonly #figures = new Figures();
+  readonly #workflow = new WorkflowBox((workflows) => this.#prompts(workflows));
+  readonly #recordOut = new RecordButton("out", (error) => this.notices.error(error));
+  readonly #recordIn = new RecordButton("in", (error) => this.notices.error(error));
+  readonly #rtc = new RtcSampler();
+  readonly #flags: Flags;
+  #config: Config | undefined;
+  #opened: Opened | undefined;
+  #file: File | undefined;
+  #text = "";
+  #detail = "";
+  #bufferAt = 0;
+  #ticks = 0;
+  /** Changes of the source are made one after the other. */
+  #turn: Promise<void> = Promise.resolve();
+
+  constructor(choice: Choice, flags: Flags) {
+    this.#flags = flags;
+    this.controls = new Controls(choice, (keys) => this.#changed(keys));
+    setInterval(() => this.#tick(), TICK_MS);
+    setInterval(() => this.#show(), SHOW_MS);
+    const tokenField = byId<HTMLInputElement>("token");
+    tokenField.value = token();
+    tokenField.addEventListener("change", () => {
+      setToken(tokenField.value.trim());
+      void this.load();
+    });
+    addEventListener("pagehide", () => this.stop());
+    (navigator.mediaDevices as MediaDevices | undefined)?.addEventListener("devicechange", () => void this.controls.listCameras());
+    this.#setPhase("idle", "Idle");
+  }
+
+  /** Asks the service what there is. The page works without an answer, as far as it can. */
+  async load(): Promise<void> {
+    try {
+      this.#config = await getConfig();
+      this.controls.configure(this.#config);
+      if (this.#config.version) text(byId("about"), `comfystream ${this.#config.version}`);
+      await this.#loadModels();
+    } catch (error) {
+      this.#report(error, { label: "Try again", run: () => void this.load() });
+    }
+    await this.controls.listCameras().catch(() => undefined);
+    this.#setPhase(this.phase, this.#text);
+  }
+
+  async #loadModels(): Promise<void> {
+    const models = await getModels();
+    this.controls.models(models);
+    if (models.some((model) => model.state === "loading")) setTimeout(() => void this.#loadModels().catch(() => undefined), MODELS_MS);
+  }
+
+  get running(): boolean {
+    return this.session !== undefined;
+  }
+
+  async toggle(): Promise<void> {
+    if (this.running || this.phase === "opening") return this.stop();
+    await this.start();
+  }
+
+  async start(): Promise<void> {
+    if (this.running) return;
+    this.notices.clear();
+    this.#forget();
+    const { source } = this.controls.choice;
+    this.#setPhase("opening", `Opening ${SOURCES[source]}`, source === "camera" || source === "screen" ? "Allow it if the browser asks." : "");
+    try {
+      const opened = await open(this.#wanted());
+      if (this.phase !== "opening") return opened.stop();
+      this.#take(opened);
+    } catch (error) {
+      if (this.phase !== "opening") return;
+      this.#setPhase("failed", errorBody(error).message, errorBody(error).hint ?? "");
+      return this.#report(error, ...this.#wayOut(error));
+    }
+    if (source === "camera") void this.controls.listCameras();
+    this.session = new Session(() => this.#wish(), {
+      phase: (phase, message) => this.#setPhase(phase, message),
+      message: (message) => this.#message(message),
+      text: (line) => this.texts.add(line),
+      output: (stream) => {
+        this.output = stream;
+        this.monitors.showOutput(stream);
+      },
+      ready: () => this.#ready(),
+      error: (error) => this.#failed(error),
+    });
+    await this.session.start();
+  }
+
+  stop(): void {
+    const { session } = this;
+    this.session = undefined;
+    session?.stop();
+    this.#release();
+    if (this.phase !== "idle") this.#setPhase("idle", "Idle");
+    this.controls.reset();
+  }
+
+  togglePause(): void {
+    void this.ask({ type: "comfy:settings", paused: this.server?.state !== "paused" });
+  }
+
+  recordOut(): void {
+    this.#recordOut.press();
+  }
+
+  /** Sends a request and says what became of it, if it did not go well. */
+  async ask(request: ControlRequest): Promise<boolean> {
+    const control = this.session?.control;
+    if (!control?.open) return false;
+    try {
+      const answer = await control.request(request);
+      this.#message(answer);
+      return true;
+    } catch (error) {
+      this.#report(error);
+      // Shown again as it is: the control must not tell what was refused.
+      void control.request({ type: "comfy:settings" }).then((answer) => this.#message(answer), () => undefined);
+      return false;
+    }
+  }
+
+  /** A file from a dialog or dropped: a video to send, or a workflow. */
+  async take(file: File): Promise<void> {
+    if (file.type.startsWith("video/")) {
+      this.#file = file;
+      text(byId("video-file-name"), file.name);
+      byId("video-drop").classList.add("full");
+      return this.controls.set("source", "file");
+    }
+    try {
+      this.#prompts(await this.#workflow.read(file));
+    } catch (error) {
+      this.notices.error(error);
+    }
+    this.#setPhase(this.phase, this.#text);
+  }
+
+  dropWorkflow(): void {
+    this.#workflow.clear();
+    this.#setPhase(this.phase, this.#text);
+    void this.ask({ type: "comfy:settings", model: this.controls.modelName || null });
+  }
+
+  #prompts(workflows: Workflow[]): void {
+    if (this.session?.control?.open) void this.ask({ type: "update_prompts", prompts: workflows });
+  }
+
+  #wanted(): Wanted {
+    const choice = this.controls.choice;
+    return { ...choice, kind: choice.source, file: this.#file, stamp: choice.measure };
+  }
+
+  #wish(): Wish {
+    const { codec, width, height } = this.controls.choice;
+    if (!this.#opened) throw new Error("There is no source");
+    return {
+      stream: this.#opened.stream,
+      ice: this.#config?.ice_servers ?? [],
+      codec,
+      prompts: this.#workflow.value ?? null,
+      resolution: { width, height },
+      settings: this.controls.settings(this.#workflow.value !== undefined),
+    };
+  }
+
+  #take(opened: Opened): void {
+    this.#opened = opened;
+    this.monitors.showInput(opened.stream);
+    this.#recordIn.stream = opened.stream;
+    opened.stream.getVideoTracks()[0]?.addEventListener("ended", () => {
+      if (this.#opened !== opened) return;
+      this.stop();
+      this.notices.news("The source ended", "It was stopped in the browser, unplugged, or taken by another program.");
+    });
+  }
+
+  #release(): void {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    this.#recordIn.stream = undefined;
+    this.#recordOut.stream = undefined;
+    opened?.stop();
+    this.monitors.showInput(undefined);
+    this.monitors.showOutput(undefined);
+    this.measure.on = false;
+    this.output = undefined;
+  }
+
+  #changed(keys: Key[]): void {
+    // Not in a clean view: what OBS has in its settings stays as it is.
+    if (!this.#flags.clean) history.replaceState(history.state, "", `${location.pathname}${format(this.controls.choice)}`);
+    this.#setPhase(this.phase, this.#text);
+    if (!this.running) return;
+    const changed = (...some: Key[]): boolean => some.some((key) => keys.includes(key));
+    const { choice } = this.controls;
+    if (changed("source", "camera", "pattern", "mic", "width", "height", "fps", "measure")) {
+      const anew = changed("source", "camera", "pattern", "mic");
+      this.#turn = this.#turn.then(() => this.#reshape(anew, changed("mic"))).catch((error: unknown) => this.#report(error, ...this.#wayOut(error)));
+    }
+    if (changed("width", "height")) void this.ask({ type: "update_resolution", width: choice.width, height: choice.height });
+    if (changed("codec")) void this.session?.restart();
+    if (changed("model")) {
+      this.#workflow.clear();
+      void this.ask({ type: "comfy:settings", model: choice.model ?? null });
+    }
+    for (const key of ["batch_size", "threshold", "max_batches", "leaky"] as const) {
+      if (!changed(key)) continue;
+      if (choice[key] === undefined) this.notices.news("The service's own value is used again from the next start");
+      else void this.ask({ type: "comfy:settings", [key]: choice[key] });
+    }
+  }
+
+  /** Makes the source fit the choices, in place where it can be, else by opening it anew under the same connection. */
+  async #reshape(anew: boolean, reconnect: boolean): Promise<void> {
+    const before = this.#opened;
+    if (!before || !this.session) return;
+    if (!anew && (await before.reshape(this.#wanted()))) {
+      this.measure.on = this.phase === "live" && before.stamped();
+      return;
+    }
+    // A camera that is held by the page cannot always be opened once more with other settings.
+    if (before.kind === "camera" && this.controls.choice.source === "camera") before.stop();
+    const opened = await open(this.#wanted());
+    if (!this.session) return opened.stop();
+    this.#take(opened);
+    before.stop();
+    const track = opened.stream.getVideoTracks()[0];
+    if (reconnect) await this.session.restart();
+    else if (track) await this.session.replaceTrack(track);
+    this.measure.on = this.phase === "live" && opened.stamped();
+  }
+
+  #ready(): void {
+    if (!this.#workflow.value) return;
+    // What the service knows of the inputs (limits, choices) makes better fields than the bare workflow.
+    void this.session?.control?.request({ type: "get_nodes" }).then(
+      (answer) => answer.type === "nodes_info" && this.#workflow.explain(answer.nodes),
+      () => undefined,
+    );
+  }
+
+  #message(message: ControlMessage): void {
+    switch (message.type) {
+      case "comfy:state":
+        this.server = message;
+        this.#setPhase(this.phase, this.#text);
+        break;
+      case "comfy:buffer":
+        this.buffer = message;
+        this.#bufferAt = performance.now();
+        this.#figures.buffer(message, this.stats);
+        break;
+      case "comfy:stats":
+        if (message.stats) this.stats = message.stats;
+        break;
+      case "comfy:settings":
+        this.controls.actual(message.settings);
+        break;
+      case "error":
+        this.#report(new ControlError(message.error));
+        if (message.fatal) this.#end(message.error.message, message.error.hint);
+        break;
+      default:
+    }
+  }
+
+  #failed(error: unknown): void {
+    this.#report(error, ...this.#wayOut(error));
+    const body = errorBody(error);
+    this.#end(body.message, body.hint);
+  }
+
+  #end(message: string, hint = ""): void {
+    this.stop();
+    this.#setPhase("failed", message, hint);
+  }
+
+  #wayOut(error: unknown): Action[] {
+    const again = { label: "Try again", run: () => void this.start() };
+    if (!(error instanceof SourceError) || this.controls.choice.source === "test") return [again];
+    const test = {
+      label: "Use the test pattern",
+      run: () => {
+        this.controls.set("source", "test");
+        if (!this.running) void this.start();
+      },
+    };
+    return [test, again];
+  }
+
+  #report(error: unknown, ...actions: Action[]): void {
+    if (error instanceof ApiError && error.status === 401) {
+      byId("access").hidden = false;
+      byId("token").focus();
+    }
+    this.notices.error(error, ...actions);
+  }
+
+  #forget(): void {
+    this.server = undefined;
+    this.buffer = undefined;
+    this.stats = undefined;
+    this.rtc = {};
+    this.#rtc.forget();
+    this.measure.reset();
+    this.#figures.clear();
+  }
+
+  #setPhase(phase: Phase, message: string, detail = ""): void {
+    // The service ended the session: what is left of it here goes, too.
+    if (phase === "failed" && this.session) this.stop();
+    const before = this.phase;
+    this.phase = phase;
+    this.#text = message;
+    this.#detail = detail;
+    if (phase === "live" && before !== "live") this.#rtc.forget();
+    if (phase !== "live" && before === "live") this.server = undefined;
+    this.measure.on = phase === "live" && (this.#opened?.stamped() ?? false);
+    const live = phase === "live";
+    showStatus({ state: this.state, text: live ? (this.server?.text ?? "") : message, running: this.running || phase === "opening", live });
+    this.#recordOut.stream = phase === "live" ? this.output : undefined;
+    this.monitors.idle(phase === "idle" || phase === "failed" ? this.#plan().input : "");
+    this.#show();
+  }
+
+  /** One word for where things stand: the service's own while there is a connection. */
+  get state(): string {
+    return this.phase === "live" ? (this.server?.state ?? "running") : this.phase;
+  }
+
+  #plan(): { input: string; output: string } {
+    const { source, width, height, fps } = this.controls.choice;
+    const model = this.#workflow.value ? "your workflow" : this.controls.modelName || "no model and back";
+    const input = source === "file" && this.#file ? this.#file.name : SOURCES[source];
+    return {
+      input: `${input.charAt(0).toUpperCase()}${input.slice(1)}`,
+      output: `Start sends ${input} through ${model}, at ${width} × ${height} and ${fps} frames a second.`,
+    };
+  }
+
+  #show(): void {
+    this.monitors.show({
+      phase: this.phase,
+      text: this.#text,
+      detail: this.phase === "idle" ? this.#plan().output : this.#detail,
+      server: this.server,
+      buffer: this.buffer,
+      bufferAt: this.#bufferAt,
+      pictures: this.monitors.pictures,
+    });
+  }
+
+  #tick(): void {
+    this.#ticks += 1;
+    this.#recordIn.show();
+    this.#recordOut.show();
+    const pc = this.session?.pc;
+    if (pc && this.phase === "live" && this.#ticks % 2 === 0) {
+      void this.#rtc.look(pc).then((figures) => {
+        this.rtc = figures;
+        this.#meta();
+      });
+    }
+    const live = this.phase === "live";
+    const latency = this.measure.tell(live, this.stats, this.rtc);
+    if (!live) return this.#figures.latency(latency);
+    this.#figures.tick(latency, this.measure.takeSlot(), this.stats);
+    this.#figures.rates(this.rtc, this.stats);
+    this.#figures.buffer(this.buffer, this.stats);
+  }
+
+  #meta(): void {
+    const join = (...parts: (string | null | undefined)[]): string => parts.filter(Boolean).join("  ");
+    text(byId("in-meta"), join(this.rtc.size_sent, this.rtc.codec_sent));
+    text(byId("out-meta"), join(this.stats?.model, this.rtc.size_received, this.rtc.codec_received));
+  }
+}
+
