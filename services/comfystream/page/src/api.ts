@@ -56,7 +56,7 @@ export async function request(path: string, init: RequestInit = {}, accept: numb
     throw new ApiError(0, {
       code: "unreachable",
       message: `The service at ${location.host} does not answer`,
-      hint: "Is `comfystream serve` running, and can this computer reach it?",
+      hint: "Is comfystream serve running, and can this computer reach it?",
     });
   }
   if (response.ok || accept.includes(response.status)) return response;

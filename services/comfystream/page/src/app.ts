@@ -1,6 +1,6 @@
 // The live page: joins the form, the source, the session and what is shown of them.
 
-import { ApiError, config as getConfig, models as getModels, setToken, token } from "./api.ts";
+import { ApiError, config as getConfig, models as getModels } from "./api.ts";
 import { ControlError } from "./control.ts";
 import { Measure } from "./latency/measure.ts";
 import { format, type Choice, type Flags } from "./params.ts";
@@ -8,6 +8,7 @@ import type { BufferMessage, Config, ControlMessage, ControlRequest, StateMessag
 import { RtcSampler, type RtcFigures } from "./rtc.ts";
 import { Session, type Phase, type Wish } from "./session.ts";
 import { open, SourceError, type Opened, type Wanted } from "./source/open.ts";
+import { askForToken, listenForToken } from "./ui/access.ts";
 import { Controls, type Key } from "./ui/controls.ts";
 import { byId, text } from "./ui/dom.ts";
 import { Figures } from "./ui/figures.ts";
@@ -16,14 +17,13 @@ import { errorBody, Notices, type Action } from "./ui/notices.ts";
 import { RecordButton } from "./ui/recording.ts";
 import { showStatus } from "./ui/status.ts";
 import { Texts } from "./ui/texts.ts";
+import { plan, showMeta, SOURCES } from "./ui/words.ts";
 import { WorkflowBox } from "./ui/workflow.ts";
 
 const TICK_MS = 500;
 /** Fine enough for a countdown; text that does not change is not written. */
 const SHOW_MS = 100;
 const MODELS_MS = 3000;
-
-const SOURCES = { camera: "your camera", screen: "your screen", file: "the video file", test: "the test pattern" } as const;
 
 export class App {
   readonly notices = new Notices();
@@ -59,12 +59,7 @@ export class App {
     this.controls = new Controls(choice, (keys) => this.#changed(keys));
     setInterval(() => this.#tick(), TICK_MS);
     setInterval(() => this.#show(), SHOW_MS);
-    const tokenField = byId<HTMLInputElement>("token");
-    tokenField.value = token();
-    tokenField.addEventListener("change", () => {
-      setToken(tokenField.value.trim());
-      void this.load();
-    });
+    listenForToken(() => void this.load());
     addEventListener("pagehide", () => this.stop());
     (navigator.mediaDevices as MediaDevices | undefined)?.addEventListener("devicechange", () => void this.controls.listCameras());
     this.#setPhase("idle", "Idle");
@@ -111,8 +106,7 @@ export class App {
       this.#take(opened);
     } catch (error) {
       if (this.phase !== "opening") return;
-      this.#setPhase("failed", errorBody(error).message, errorBody(error).hint ?? "");
-      return this.#report(error, ...this.#wayOut(error));
+      return this.#failed(error);
     }
     if (source === "camera") void this.controls.listCameras();
     this.session = new Session(() => this.#wish(), {
@@ -300,22 +294,23 @@ export class App {
         this.controls.actual(message.settings);
         break;
       case "error":
-        this.#report(new ControlError(message.error));
-        if (message.fatal) this.#end(message.error.message, message.error.hint);
+        if (message.fatal) this.#failed(new ControlError(message.error));
+        else this.#report(new ControlError(message.error));
         break;
       default:
     }
   }
 
+  /** The end of a session, or of the attempt to begin one: said where the picture would be. */
   #failed(error: unknown): void {
-    this.#report(error, ...this.#wayOut(error));
-    const body = errorBody(error);
-    this.#end(body.message, body.hint);
-  }
-
-  #end(message: string, hint = ""): void {
     this.stop();
-    this.#setPhase("failed", message, hint);
+    const body = errorBody(error);
+    this.notices.note(error);
+    if (error instanceof ApiError && error.status === 401) askForToken();
+    // A list of what a workflow lacks does not fit over a picture.
+    if (body.nodes?.length) this.notices.error(error);
+    this.#setPhase("failed", body.message, body.hint ?? "");
+    this.monitors.offer(this.#wayOut(error), body.code);
   }
 
   #wayOut(error: unknown): Action[] {
@@ -332,10 +327,7 @@ export class App {
   }
 
   #report(error: unknown, ...actions: Action[]): void {
-    if (error instanceof ApiError && error.status === 401) {
-      byId("access").hidden = false;
-      byId("token").focus();
-    }
+    if (error instanceof ApiError && error.status === 401) askForToken();
     this.notices.error(error, ...actions);
   }
 
@@ -360,9 +352,10 @@ export class App {
     if (phase !== "live" && before === "live") this.server = undefined;
     this.measure.on = phase === "live" && (this.#opened?.stamped() ?? false);
     const live = phase === "live";
-    showStatus({ state: this.state, text: live ? (this.server?.text ?? "") : message, running: this.running || phase === "opening", live });
+    showStatus({ state: this.state, text: live ? (this.server?.text ?? "") : phase === "failed" ? "Failed" : message, running: this.running || phase === "opening", live });
     this.#recordOut.stream = phase === "live" ? this.output : undefined;
-    this.monitors.idle(phase === "idle" || phase === "failed" ? this.#plan().input : "");
+    this.monitors.plan(this.controls.choice.source, this.#plan().input);
+    if (phase !== "failed") this.monitors.offer([]);
     this.#show();
   }
 
@@ -371,14 +364,8 @@ export class App {
     return this.phase === "live" ? (this.server?.state ?? "running") : this.phase;
   }
 
-  #plan(): { input: string; output: string } {
-    const { source, width, height, fps } = this.controls.choice;
-    const model = this.#workflow.value ? "your workflow" : this.controls.modelName || "no model and back";
-    const input = source === "file" && this.#file ? this.#file.name : SOURCES[source];
-    return {
-      input: `${input.charAt(0).toUpperCase()}${input.slice(1)}`,
-      output: `Start sends ${input} through ${model}, at ${width} × ${height} and ${fps} frames a second.`,
-    };
+  #plan(): ReturnType<typeof plan> {
+    return plan(this.controls.choice, this.#file, this.#workflow.value ? "your workflow" : this.controls.modelName);
   }
 
   #show(): void {
@@ -401,7 +388,7 @@ export class App {
     if (pc && this.phase === "live" && this.#ticks % 2 === 0) {
       void this.#rtc.look(pc).then((figures) => {
         this.rtc = figures;
-        this.#meta();
+        showMeta(figures, this.stats);
       });
     }
     const live = this.phase === "live";
@@ -411,11 +398,4 @@ export class App {
     this.#figures.rates(this.rtc, this.stats);
     this.#figures.buffer(this.buffer, this.stats);
   }
-
-  #meta(): void {
-    const join = (...parts: (string | null | undefined)[]): string => parts.filter(Boolean).join("  ");
-    text(byId("in-meta"), join(this.rtc.size_sent, this.rtc.codec_sent));
-    text(byId("out-meta"), join(this.stats?.model, this.rtc.size_received, this.rtc.codec_received));
-  }
 }
-

@@ -1,6 +1,6 @@
 // Playing a named source: WHEP, the way of RFC 9725 turned round. Offer by POST, late candidates by PATCH, end by DELETE.
 
-import { ApiError, headers, request } from "./api.ts";
+import { ApiError, headers, request, url } from "./api.ts";
 import { gathered, pause } from "./signalling.ts";
 
 export type WhepState = "connecting" | "waiting" | "playing" | "reconnecting" | "failed" | "ended";
@@ -87,14 +87,15 @@ export class WhepPlayer {
       this.#late.push(event.candidate);
       void this.#trickle();
     });
-    const response = await request(`whep/${encodeURIComponent(this.#name)}`, {
+    const endpoint = `whep/${encodeURIComponent(this.#name)}`;
+    const response = await request(endpoint, {
       method: "POST",
       headers: { "Content-Type": "application/sdp" },
       body: sdp,
       signal,
     });
     const location = response.headers.get("Location");
-    this.#location = location ? new URL(location, response.url).href : undefined;
+    this.#location = location ? new URL(location, url(endpoint)).href : undefined;
     this.#etag = response.headers.get("ETag") ?? undefined;
     await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
     void this.#trickle();

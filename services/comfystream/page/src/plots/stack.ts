@@ -61,6 +61,8 @@ export class StagePlot {
   }
 
   push(stages: Stages | null | undefined): void {
+    // Nothing is known before the first figures; a gap after them is one.
+    if (!stages && this.#history.length === 0) return;
     this.#history.push(stages ?? undefined);
     if (this.#history.length > this.#slots) this.#history.shift();
     this.#draw();

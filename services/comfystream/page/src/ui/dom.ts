@@ -69,7 +69,8 @@ export class FigureList {
       if (!figure) return;
       text(each.dt, figure.label);
       if (each.number.data !== figure.value) each.number.data = figure.value;
-      text(each.unit, figure.unit ?? "");
+      // A unit of nothing is noise.
+      text(each.unit, figure.value === "–" ? "" : (figure.unit ?? ""));
       each.dd.classList.toggle("bad", figure.bad ?? false);
       each.cell.classList.toggle("none", figure.value === "–");
       each.cell.classList.toggle("bad", figure.bad ?? false);

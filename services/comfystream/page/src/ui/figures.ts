@@ -40,10 +40,10 @@ export class Figures {
       { label: "Frames out", value: round(rtc.fps_in ?? stats?.fps_out, 1), unit: "fps" },
       { label: "Sent", value: sent, unit: sentUnit },
       { label: "Received", value: received, unit: receivedUnit },
-      { ...share(rtc.loss_sent), label: "Lost on the way there" },
-      { ...share(rtc.loss_received), label: "Lost on the way back" },
-      { label: "Network round trip", value: round(rtc.rtt_ms, rtc.rtt_ms !== undefined && rtc.rtt_ms < 10 ? 1 : 0), unit: "ms" },
-      { label: "Dropped by service", value: stats?.dropped === undefined ? "–" : String(stats.dropped + (stats.failed ?? 0)), unit: "frames", bad: (stats?.failed ?? 0) > 0 },
+      { ...share(rtc.loss_sent), label: "Loss up" },
+      { ...share(rtc.loss_received), label: "Loss down" },
+      { label: "Round trip", value: round(rtc.rtt_ms, rtc.rtt_ms !== undefined && rtc.rtt_ms < 10 ? 1 : 0), unit: "ms" },
+      { label: "Dropped", value: stats?.dropped === undefined ? "–" : String(stats.dropped + (stats.failed ?? 0)), unit: "frames", bad: (stats?.failed ?? 0) > 0 },
     ]);
   }
 
@@ -57,11 +57,13 @@ export class Figures {
         ? { state, fill: buffer?.fill ?? message?.fill ?? 0, capacity, threshold: message?.threshold ?? buffer?.threshold ?? 0, batch: batch?.size ?? 0 }
         : undefined,
     );
-    text(byId("buffer-state"), state === "none" ? "empty until a model runs" : state);
+    text(byId("buffer-state"), state === "none" ? "" : state);
+    byId("buffer-figures").hidden = state === "none";
+    byId("buffer-note").hidden = state !== "none";
     const count = (value: number | undefined): string => (value === undefined ? "–" : String(value));
     const dropped = buffer ? (buffer.dropped_overrun ?? 0) + (buffer.dropped_late ?? 0) : undefined;
     this.#bufferFigures.show([
-      { label: "Fill", value: count(buffer?.fill), ...(capacity ? { unit: ` / ${capacity}` } : {}) },
+      { label: "Fill", value: count(buffer?.fill ?? message?.fill), ...(capacity ? { unit: ` / ${capacity}` } : {}) },
       { label: "Peak", value: count(buffer?.peak_fill) },
       { label: "Underruns", value: count(buffer?.underruns), bad: (buffer?.underruns ?? 0) > 0 },
       { label: "Overruns", value: count(buffer?.overruns) },
@@ -87,7 +89,7 @@ export class Figures {
     const about = estimated && p50 !== undefined ? "≈ " : "";
     text(byId("latency-p50"), about + round(p50));
     text(byId("latency-p95"), about + round(p95));
-    byId("panel-latency").dataset["source"] = estimated ? "estimated" : "measured";
+    byId("panel-latency").dataset["source"] = p50 === undefined ? "none" : estimated ? "estimated" : "measured";
     text(byId("latency-note"), note);
   }
 

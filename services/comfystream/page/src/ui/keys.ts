@@ -19,7 +19,7 @@ export function listenForKeys(keys: Key[], obsAddress: () => string): void {
   const all = [...keys, { key: "?", does: "Show or hide this list", run: show }];
   const list = byId("keys");
   for (const each of all) list.append(h("dt", {}, h("kbd", {}, each.key.toUpperCase())), h("dd", {}, each.does));
-  list.after(h("p", { class: "note" }, "Address for an OBS browser source, with the settings of now:"), obs);
+  list.after(h("p", { class: "note", id: "obs-note" }, "Address for an OBS browser source, with the settings of now:"), obs);
   obs.addEventListener("focus", () => obs.select());
   byId("help-open").addEventListener("click", show);
 

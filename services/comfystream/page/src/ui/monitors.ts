@@ -3,6 +3,7 @@
 import type { BufferMessage, StateMessage } from "../protocol.ts";
 import type { Phase } from "../session.ts";
 import { byId, round, text } from "./dom.ts";
+import { actionButton, type Action } from "./notices.ts";
 
 export interface View {
   phase: Phase;
@@ -58,9 +59,16 @@ export class Monitors {
     this.output.requestVideoFrameCallback(next);
   }
 
-  idle(detail: string): void {
-    text(byId("in-text"), detail);
-    byId("in-overlay").classList.add("blank");
+  /** What would be sent. */
+  plan(kind: string, words: string): void {
+    text(byId("in-text"), words);
+    byId("in-sign").setAttribute("href", `#i-${kind}`);
+  }
+
+  /** Ways out of a failure, where people look when there is no picture. */
+  offer(actions: Action[], code = ""): void {
+    byId("out-overlay").dataset["code"] = code;
+    byId("out-actions").replaceChildren(...actions.map(actionButton));
   }
 
   show(view: View): void {

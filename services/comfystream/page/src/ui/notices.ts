@@ -11,6 +11,12 @@ export interface Action {
   run: () => void;
 }
 
+export function actionButton(action: Action): HTMLButtonElement {
+  const button = h("button", { type: "button" }, action.label);
+  button.addEventListener("click", action.run);
+  return button;
+}
+
 const NEWS_MS = 6000;
 const MOST = 4;
 
@@ -25,9 +31,14 @@ export class Notices {
   /** All errors since the page was loaded, for tests and for the curious in the console. */
   readonly errors: ApiErrorBody[] = [];
 
+  /** For errors that are shown elsewhere. */
+  note(error: unknown): void {
+    this.errors.push(errorBody(error));
+  }
+
   error(error: unknown, ...actions: Action[]): void {
     const body = errorBody(error);
-    this.errors.push(body);
+    this.note(error);
     const same = [...this.#region.children].find((each) => (each as HTMLElement).dataset["key"] === `${body.code} ${body.message}`);
     if (same) {
       const count = Number((same as HTMLElement).dataset["count"] ?? 1) + 1;
@@ -51,14 +62,8 @@ export class Notices {
 
   #show(kind: string, body: ApiErrorBody, actions: Action[], more?: HTMLElement): HTMLElement {
     const dismiss = h("button", { type: "button", class: "dismiss", "aria-label": "Dismiss" }, "✕");
-    const buttons = actions.map((action) => {
-      const button = h("button", { type: "button" }, action.label);
-      button.addEventListener("click", () => {
-        notice.remove();
-        action.run();
-      });
-      return button;
-    });
+    const buttons = actions.map(actionButton);
+    for (const button of buttons) button.addEventListener("click", () => notice.remove());
     const notice = h(
       "div",
       { class: `notice ${kind}`, "data-key": `${body.code} ${body.message}`, "data-code": body.code, role: kind === "error" ? "alert" : "status" },
