@@ -1,10 +1,10 @@
 // The live page: joins the form, the source, the session and what is shown of them.
 
-import { ApiError, config as getConfig, models as getModels } from "./api.ts";
+import { ApiError, config as getConfig } from "./api.ts";
 import { ControlError } from "./control.ts";
 import { Measure } from "./latency/measure.ts";
 import { format, type Choice, type Flags } from "./params.ts";
-import type { BufferMessage, Config, ControlMessage, ControlRequest, StateMessage, Stats, Workflow } from "./protocol.ts";
+import { refresh, type BufferMessage, type Config, type ControlMessage, type ControlRequest, type StateMessage, type Stats, type Workflow } from "./protocol.ts";
 import { RtcSampler, type RtcFigures } from "./rtc.ts";
 import { Session, type Phase, type Wish } from "./session.ts";
 import { open, SourceError, type Opened, type Wanted } from "./source/open.ts";
@@ -12,6 +12,7 @@ import { askForToken, listenForToken } from "./ui/access.ts";
 import { Controls, type Key } from "./ui/controls.ts";
 import { byId, text } from "./ui/dom.ts";
 import { Figures } from "./ui/figures.ts";
+import { followModels } from "./ui/models.ts";
 import { Monitors } from "./ui/monitors.ts";
 import { errorBody, Notices, type Action } from "./ui/notices.ts";
 import { RecordButton } from "./ui/recording.ts";
@@ -23,7 +24,6 @@ import { WorkflowBox } from "./ui/workflow.ts";
 const TICK_MS = 500;
 /** Fine enough for a countdown; text that does not change is not written. */
 const SHOW_MS = 100;
-const MODELS_MS = 3000;
 
 export class App {
   readonly notices = new Notices();
@@ -71,18 +71,12 @@ export class App {
       this.#config = await getConfig();
       this.controls.configure(this.#config);
       if (this.#config.version) text(byId("about"), `comfystream ${this.#config.version}`);
-      await this.#loadModels();
+      await followModels(this.controls);
     } catch (error) {
       this.#report(error, { label: "Try again", run: () => void this.load() });
     }
     await this.controls.listCameras().catch(() => undefined);
     this.#setPhase(this.phase, this.#text);
-  }
-
-  async #loadModels(): Promise<void> {
-    const models = await getModels();
-    this.controls.models(models);
-    if (models.some((model) => model.state === "loading")) setTimeout(() => void this.#loadModels().catch(() => undefined), MODELS_MS);
   }
 
   get running(): boolean {
@@ -169,11 +163,13 @@ export class App {
     } catch (error) {
       this.notices.error(error);
     }
+    this.controls.workflow(this.#workflow.value !== undefined);
     this.#setPhase(this.phase, this.#text);
   }
 
   dropWorkflow(): void {
     this.#workflow.clear();
+    this.controls.workflow(false);
     this.#setPhase(this.phase, this.#text);
     void this.ask({ type: "comfy:settings", model: this.controls.modelName || null });
   }
@@ -224,7 +220,6 @@ export class App {
   }
 
   #changed(keys: Key[]): void {
-    // Not in a clean view: what OBS has in its settings stays as it is.
     if (!this.#flags.clean) history.replaceState(history.state, "", `${location.pathname}${format(this.controls.choice)}`);
     this.#setPhase(this.phase, this.#text);
     if (!this.running) return;
@@ -236,10 +231,7 @@ export class App {
     }
     if (changed("width", "height")) void this.ask({ type: "update_resolution", width: choice.width, height: choice.height });
     if (changed("codec")) void this.session?.restart();
-    if (changed("model")) {
-      this.#workflow.clear();
-      void this.ask({ type: "comfy:settings", model: choice.model ?? null });
-    }
+    if (changed("model")) void this.ask({ type: "comfy:settings", model: choice.model ?? null });
     for (const key of ["batch_size", "threshold", "max_batches", "leaky"] as const) {
       if (!changed(key)) continue;
       if (choice[key] === undefined) this.notices.news("The service's own value is used again from the next start");
@@ -289,6 +281,7 @@ export class App {
         break;
       case "comfy:stats":
         if (message.stats) this.stats = message.stats;
+        if (this.buffer) this.buffer = refresh(this.buffer, message.stats?.buffer);
         break;
       case "comfy:settings":
         this.controls.actual(message.settings);
@@ -305,10 +298,10 @@ export class App {
   #failed(error: unknown): void {
     this.stop();
     const body = errorBody(error);
-    this.notices.note(error);
     if (error instanceof ApiError && error.status === 401) askForToken();
     // A list of what a workflow lacks does not fit over a picture.
     if (body.nodes?.length) this.notices.error(error);
+    else this.notices.note(error);
     this.#setPhase("failed", body.message, body.hint ?? "");
     this.monitors.offer(this.#wayOut(error), body.code);
   }

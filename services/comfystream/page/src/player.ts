@@ -69,7 +69,9 @@ async function watch(name: string): Promise<void> {
       state = now;
       if (now === "connecting" || now === "waiting" || now === "ended") pictures = 0;
       tally(now === "playing" ? "running" : now === "ended" ? "idle" : now === "waiting" ? "connecting" : now, message);
-      text(byId("start"), now === "ended" || now === "failed" ? "Play" : "Stop");
+      const over = now === "ended" || now === "failed";
+      text(byId("start"), over ? "Play" : "Stop");
+      byId("start").classList.toggle("on", !over);
       show(message);
     },
     stream: (stream) => {

@@ -180,6 +180,16 @@ export interface BufferMessage {
   expected_ms?: number;
 }
 
+/**
+ * A message about the buffer with what the figures told since. Messages come when something changes, figures all the
+ * time; and "overrun" is an event, after which no message says that all is well again.
+ */
+export function refresh(message: BufferMessage, stats: Partial<BufferStats> | null | undefined): BufferMessage {
+  if (!stats) return message;
+  const { fill = message.fill, capacity = message.capacity, threshold = message.threshold, state = message.state } = stats;
+  return { ...message, fill, capacity, threshold, state };
+}
+
 export interface StateMessage {
   type: "comfy:state";
   state: ServerState;

@@ -108,8 +108,9 @@ export class WhepPlayer {
     const candidates = this.#late;
     this.#late = [];
     const line = (name: string): string => new RegExp(`^a=${name}:.*$`, "m").exec(sdp)?.[0].trim() ?? "";
-    const media = /^m=.*$/m.exec(sdp)?.[0].trim() ?? "m=video 9 UDP/TLS/RTP/SAVPF 0";
-    const fragment = [line("group"), line("ice-ufrag"), line("ice-pwd"), media, line("mid"), ...candidates.map((each) => `a=${each.candidate}`)];
+    // Bundled: the candidates of the first medium, which is the video, are those of all. Its port and formats mean nothing.
+    const media = "m=video 9 UDP/TLS/RTP/SAVPF 0";
+    const fragment = [line("group"), media, line("mid"), line("ice-ufrag"), line("ice-pwd"), ...candidates.map((each) => `a=${each.candidate}`)];
     await fetch(this.#location, {
       method: "PATCH",
       headers: headers({ "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": this.#etag ?? "*" }),

@@ -49,7 +49,7 @@ export class Card {
       "article",
       { class: "panel card", "data-session": id },
       h("header", {}, h("h2", {}, this.#name), this.#tally, button),
-      h("div", {}, h("h3", {}, "Frames a second, last minute", this.#fps), spark),
+      h("div", {}, h("h3", {}, "Frames a second", this.#fps), spark),
       h(
         "div",
         {},
@@ -73,7 +73,7 @@ export class Card {
     const model = stats?.model ?? info.model;
     text(this.#state, [state, model ?? "pass-through", stats?.width ? `${stats.width} × ${stats.height}` : "", stats?.codec_out ?? ""].filter(Boolean).join("  ·  "));
     const rate = fps?.fps ?? stats?.fps_out;
-    text(this.#fps, fps?.minute_avg_fps === undefined ? round(rate, 1) : `${round(rate, 1)} now, ${round(fps.minute_avg_fps, 1)} on average`);
+    text(this.#fps, fps?.minute_avg_fps === undefined ? round(rate, 1) : `${round(rate, 1)} now, ${round(fps.minute_avg_fps, 1)} over the minute`);
     this.#spark.show((fps?.minute_fps_array ?? []).map((each) => ({ value: each.fps, high: each.fps })));
     const means = STAGES.map((stage) => Math.max(0, stats?.stages?.[stage]?.mean ?? 0));
     const sum = means.reduce((all, each) => all + each, 0);

@@ -67,6 +67,7 @@ export class Controls {
 
   models(models: Model[]): void {
     this.#models = models;
+    if (byId<HTMLSelectElement>("model").disabled) return;
     const chosen = this.#choice.model ?? (this.#choice.model === undefined ? models.find((model) => model.default)?.name : undefined) ?? "";
     const select = byId<HTMLSelectElement>("model");
     select.replaceChildren(
@@ -83,6 +84,16 @@ export class Controls {
     return byId<HTMLSelectElement>("model").value;
   }
 
+  /** A workflow brings its own model. */
+  workflow(there: boolean): void {
+    const select = byId<HTMLSelectElement>("model");
+    select.disabled = there;
+    select.querySelector("[value='*']")?.remove();
+    if (there) select.prepend(new Option("As the workflow says", "*", false, true));
+    else this.models(this.#models);
+    if (there) text(byId("model-note"), "");
+  }
+
   /** What the service says is so. Shown, but not taken for a choice: the next session starts from the choices. */
   actual(settings: Settings): void {
     for (const [key, id] of Object.entries(NUMBERS) as [keyof typeof NUMBERS, string][]) {
@@ -92,7 +103,7 @@ export class Controls {
     if (settings.leaky) byId<HTMLSelectElement>("leaky").value = settings.leaky;
     const model = byId<HTMLSelectElement>("model");
     const known = [...model.options].some((option) => option.value === (settings.model ?? ""));
-    if (settings.model !== undefined && known) model.value = settings.model ?? "";
+    if (settings.model !== undefined && known && !model.disabled) model.value = settings.model ?? "";
     this.#noteModel();
   }
 
@@ -162,6 +173,7 @@ export class Controls {
   }
 
   #noteModel(): void {
+    if (byId<HTMLSelectElement>("model").disabled) return;
     const model = this.#models.find((each) => each.name === this.modelName);
     text(byId("model-note"), model?.text ?? (this.#models.length === 0 ? "This service lists no models; pictures pass through." : ""));
   }
