@@ -260,6 +260,9 @@ export class App {
   }
 
   #ready(): void {
+    // A new channel tells its state anew; one that only lost contact for a while does not.
+    this.server = undefined;
+    this.buffer = undefined;
     if (!this.#workflow.value) return;
     // What the service knows of the inputs (limits, choices) makes better fields than the bare workflow.
     void this.session?.control?.request({ type: "get_nodes" }).then(
@@ -342,7 +345,6 @@ export class App {
     this.#text = message;
     this.#detail = detail;
     if (phase === "live" && before !== "live") this.#rtc.forget();
-    if (phase !== "live" && before === "live") this.server = undefined;
     this.measure.on = phase === "live" && (this.#opened?.stamped() ?? false);
     const live = phase === "live";
     showStatus({ state: this.state, text: live ? (this.server?.text ?? "") : phase === "failed" ? "Failed" : message, running: this.running || phase === "opening", live });

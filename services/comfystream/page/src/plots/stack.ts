@@ -48,7 +48,8 @@ export class StagePlot {
     }
     table.append(body);
     box.addEventListener("pointermove", (event) => {
-      const share = event.offsetX / Math.max(1, box.clientWidth);
+      const { left, width } = box.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (event.clientX - left) / Math.max(1, width)));
       this.#hover = Math.round(share * (this.#slots - 1));
       this.#hair.style.left = `${share * 100}%`;
       this.#legend();

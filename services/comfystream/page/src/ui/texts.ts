@@ -5,7 +5,7 @@ import { byId, h } from "./dom.ts";
 const MOST = 50;
 
 export class Texts {
-  readonly #list = byId<HTMLOListElement>("texts");
+  readonly #list = byId("texts");
   readonly #lines: string[] = [];
 
   constructor(said: (message: string) => void) {
@@ -26,7 +26,7 @@ export class Texts {
     // Followed only by who is at the end: scrolling back to read must not be undone by the next line.
     const atEnd = this.#list.scrollTop + this.#list.clientHeight >= this.#list.scrollHeight - 8;
     this.#lines.push(line);
-    this.#list.append(h("li", {}, h("time", {}, new Date().toLocaleTimeString([], { hour12: false })), h("span", {}, line)));
+    this.#list.append(h("p", {}, h("time", {}, new Date().toLocaleTimeString([], { hour12: false })), h("span", {}, line)));
     if (this.#lines.length > MOST) {
       this.#lines.shift();
       this.#list.firstElementChild?.remove();
