@@ -3,7 +3,7 @@
 import { ApiError, config as getConfig } from "./api.ts";
 import { ControlError } from "./control.ts";
 import { Measure } from "./latency/measure.ts";
-import { format, type Choice, type Flags } from "./params.ts";
+import { format, measures, type Choice, type Flags } from "./params.ts";
 import { refresh, type BufferMessage, type Config, type ControlMessage, type ControlRequest, type StateMessage, type Stats, type Workflow } from "./protocol.ts";
 import { RtcSampler, type RtcFigures } from "./rtc.ts";
 import { Session, type Phase, type Wish } from "./session.ts";
@@ -180,7 +180,7 @@ export class App {
 
   #wanted(): Wanted {
     const choice = this.controls.choice;
-    return { ...choice, kind: choice.source, file: this.#file, stamp: choice.measure };
+    return { ...choice, kind: choice.source, file: this.#file, stamp: measures(choice) };
   }
 
   #wish(): Wish {

@@ -113,7 +113,7 @@ function run(): void {
   const screen = byId("video-out").parentElement;
   const fullscreen = (): void => void (document.fullscreenElement ? document.exitFullscreen() : screen?.requestFullscreen())?.catch(() => undefined);
   const popout = (): void => void window.open("./?view=clean&from=opener", "comfystream-clean", "popup,width=960,height=540");
-  const obs = (): string => new URL(`./${format(app.controls.choice, { view: "clean", autostart: "1" })}`, document.baseURI).href;
+  const obs = (): string => new URL(`./${format({ ...app.controls.choice, measure: undefined }, { view: "clean", autostart: "1" })}`, document.baseURI).href;
   const measure = byId<HTMLInputElement>("measure");
 
   on("start", () => void app.toggle());

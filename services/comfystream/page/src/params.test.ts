@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { DEFAULTS, format, parse, type Choice } from "./params.ts";
+import { DEFAULTS, format, measures, parse, type Choice } from "./params.ts";
 
 test("nothing asked is nothing written", () => {
   assert.deepEqual(parse("").choice, DEFAULTS);
@@ -21,6 +21,10 @@ test("flags, names of old and nonsense", () => {
   assert.deepEqual(parse("?view=clean&autostart=1").flags, { clean: true, autostart: true });
   assert.equal(parse("?view=clean").choice.measure, false);
   assert.equal(parse("?view=clean&measure=1").choice.measure, true);
+  assert.equal(measures(parse("?source=test").choice), true);
+  assert.equal(measures(parse("?source=camera").choice), false);
+  assert.equal(measures(parse("?source=camera&measure=1").choice), true);
+  assert.equal(measures(parse("?source=test&view=clean").choice), false);
   assert.equal(parse("?frameRate=24").choice.fps, 24);
   assert.equal(parse("?batch=3").choice.batch_size, 3);
   assert.deepEqual(parse("?source=moon&pattern=x&leaky=y&fps=z&size=huge&width=&batch_size=").choice, DEFAULTS);

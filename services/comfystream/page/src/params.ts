@@ -11,7 +11,8 @@ export interface Choice {
   camera: string;
   pattern: Pattern;
   mic: boolean;
-  measure: boolean;
+  /** Undefined: where the picture is the page's own anyway. Nobody wants a strip in a camera's picture unasked. */
+  measure: boolean | undefined;
   width: number;
   height: number;
   fps: number;
@@ -29,7 +30,7 @@ export const DEFAULTS: Choice = {
   camera: "",
   pattern: "bars",
   mic: false,
-  measure: true,
+  measure: undefined,
   width: 512,
   height: 512,
   fps: 30,
@@ -44,6 +45,11 @@ export const DEFAULTS: Choice = {
 export interface Flags {
   autostart: boolean;
   clean: boolean;
+}
+
+/** Whether the time is painted into what is sent. */
+export function measures(choice: Readonly<Choice>): boolean {
+  return choice.measure ?? (choice.source === "test" || choice.source === "file");
 }
 
 const PASS_THROUGH = "passthrough";
@@ -69,7 +75,7 @@ export function parse(search: string): { choice: Choice; flags: Flags } {
   choice.mic = flag("mic") ?? choice.mic;
   const clean = query.get("view") === "clean";
   // A picture for a broadcast carries no code unless it is asked for.
-  choice.measure = flag("measure") ?? !clean;
+  choice.measure = flag("measure") ?? (clean ? false : undefined);
   const size = /^(\d+)x(\d+)$/.exec(query.get("size") ?? "");
   choice.width = integer("width", 64, 4096) ?? (size ? Number(size[1]) : choice.width);
   choice.height = integer("height", 64, 4096) ?? (size ? Number(size[2]) : choice.height);

@@ -3,7 +3,7 @@
 import { ApiError, endSession, sessions } from "./api.ts";
 import { Control } from "./control.ts";
 import { asText, type ControlMessage, type OfferRequest, type Resolution, type Settings, type Workflow } from "./protocol.ts";
-import { gathered, pause, postOffer, preferCodec } from "./signalling.ts";
+import { gathered, keepSize, pause, postOffer, preferCodec } from "./signalling.ts";
 
 export type Phase = "idle" | "opening" | "connecting" | "live" | "reconnecting" | "failed";
 
@@ -101,7 +101,9 @@ export class Session {
     this.pc = pc;
     for (const track of wish.stream.getTracks()) {
       const transceiver = pc.addTransceiver(track, { direction: "sendrecv", streams: [wish.stream] });
-      if (track.kind === "video") preferCodec(transceiver, wish.codec);
+      if (track.kind !== "video") continue;
+      preferCodec(transceiver, wish.codec);
+      keepSize(transceiver.sender);
     }
     const control = pc.createDataChannel("control");
     this.control = new Control(control, this.#events.message, () => {

@@ -47,6 +47,16 @@ export function preferCodec(transceiver: RTCRtpTransceiver, wanted: string): voi
   transceiver.setCodecPreferences([...first, ...all.filter((codec) => !first.includes(codec))]);
 }
 
+/**
+ * Asks for fewer pictures rather than smaller ones where the way is narrow: a model has a size, and every other one is
+ * scaled twice. A wish; browsers that do not know it go on without.
+ */
+export function keepSize(sender: RTCRtpSender): void {
+  const parameters = sender.getParameters();
+  parameters.degradationPreference = "maintain-resolution";
+  sender.setParameters(parameters).catch(() => undefined);
+}
+
 /** Posts the offer. Only silence is tried again: an answer, even a bad one, would be the same the next time. */
 export async function postOffer(
   body: OfferRequest,

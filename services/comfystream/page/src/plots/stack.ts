@@ -93,7 +93,7 @@ export class StagePlot {
     });
     const some = most > 0;
     this.#empty.hidden = some;
-    this.#grid.setAttribute("d", `M0 0H${W}M0 ${H / 2}H${W}M0 ${H}H${W}`);
+    this.#grid.setAttribute("d", `M0 0H${W}${some ? `M0 ${H / 2}H${W}` : ""}M0 ${H}H${W}`);
     this.#ticks.forEach((tick, at) => {
       tick.hidden = !some;
       tick.style.top = at === 0 ? "0" : "50%";

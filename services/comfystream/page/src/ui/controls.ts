@@ -1,7 +1,7 @@
 // The settings form: what is chosen, read from and written to the controls, and what of it changed.
 
 import type { Config, Leaky, Model, Settings } from "../protocol.ts";
-import { DEFAULTS, type Choice } from "../params.ts";
+import { DEFAULTS, measures, type Choice } from "../params.ts";
 import { cameras, type Kind } from "../source/open.ts";
 import type { Pattern } from "../source/pattern.ts";
 import { byId, text } from "./dom.ts";
@@ -150,7 +150,6 @@ export class Controls {
     byId<HTMLInputElement>(`source-${choice.source}`).checked = true;
     byId<HTMLSelectElement>("pattern").value = choice.pattern;
     byId<HTMLInputElement>("mic").checked = choice.mic;
-    byId<HTMLInputElement>("measure").checked = choice.measure;
     const size = byId<HTMLSelectElement>("size");
     const custom = size.value === CUSTOM || !SIZES.some(([width, height]) => width === choice.width && height === choice.height);
     if (!custom || size.value !== CUSTOM) size.value = custom ? CUSTOM : `${choice.width}x${choice.height}`;
@@ -168,6 +167,7 @@ export class Controls {
   }
 
   #showSource(): void {
+    byId<HTMLInputElement>("measure").checked = measures(this.#choice);
     for (const part of this.#form.querySelectorAll<HTMLElement>("[data-for]")) part.hidden = part.dataset["for"] !== this.#choice.source;
     document.documentElement.style.setProperty("--aspect", `${this.#choice.width} / ${this.#choice.height}`);
   }
