@@ -1,6 +1,16 @@
 // HTTP to the service. Every failure leaves as an `ApiError`, so that the page has one way to tell people what is wrong.
 
-import { asErrorBody, type ApiErrorBody, type Config, type Health, type Model, type SessionInfo, type Source, type Stats, type StreamFps } from "./protocol.ts";
+import {
+  asErrorBody,
+  type ApiErrorBody,
+  type Config,
+  type Health,
+  type Model,
+  type SessionInfo,
+  type Source,
+  type Stats,
+  type StreamFps,
+} from "./protocol.ts";
 
 const TOKEN = "comfystream.token";
 
@@ -50,7 +60,11 @@ export function headers(more: Record<string, string> = {}): Record<string, strin
 export async function request(path: string, init: RequestInit = {}, accept: number[] = []): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(url(path), { cache: "no-store", ...init, headers: headers(init.headers as Record<string, string>) });
+    response = await fetch(url(path), {
+      cache: "no-store",
+      ...init,
+      headers: headers(init.headers as Record<string, string>),
+    });
   } catch (cause) {
     if (init.signal?.aborted) throw cause;
     throw new ApiError(0, {
@@ -87,9 +101,11 @@ export async function config(): Promise<Config> {
 
 export const models = async (): Promise<Model[]> => (await get<{ models?: Model[] }>("api/models")).models ?? [];
 export const sources = async (): Promise<Source[]> => (await get<{ sources?: Source[] }>("api/sources")).sources ?? [];
-export const sessions = async (): Promise<SessionInfo[]> => (await get<{ sessions?: SessionInfo[] }>("api/sessions")).sessions ?? [];
+export const sessions = async (): Promise<SessionInfo[]> =>
+  (await get<{ sessions?: SessionInfo[] }>("api/sessions")).sessions ?? [];
 export const streams = (): Promise<Record<string, StreamFps>> => get("streams/stats");
-export const stream = (id: string): Promise<Partial<StreamFps> & { stats?: Stats }> => get(`stream/${encodeURIComponent(id)}/stats`);
+export const stream = (id: string): Promise<Partial<StreamFps> & { stats?: Stats }> =>
+  get(`stream/${encodeURIComponent(id)}/stats`);
 /** 503 says that it loads or is in error, with the same body. */
 export const health = (): Promise<Health> => get("health", [503]);
 

@@ -1,13 +1,24 @@
 // The live page: joins the form, the source, the session and what is shown of them.
 
 import { ApiError, config as getConfig } from "./api.ts";
+import { changesOf, type Changes } from "./changes.ts";
 import { ControlError } from "./control.ts";
 import { Measure } from "./latency/measure.ts";
 import { format, measures, type Choice, type Flags } from "./params.ts";
-import { refresh, type BufferMessage, type Config, type ControlMessage, type ControlRequest, type StateMessage, type Stats, type Workflow } from "./protocol.ts";
+import {
+  refresh,
+  type BufferMessage,
+  type Config,
+  type ControlMessage,
+  type ControlRequest,
+  type StateMessage,
+  type Stats,
+  type Workflow,
+} from "./protocol.ts";
 import { RtcSampler, type RtcFigures } from "./rtc.ts";
 import { Session, type Phase, type Wish } from "./session.ts";
-import { open, SourceError, type Opened, type Wanted } from "./source/open.ts";
+import { SourceKeeper } from "./source/keeper.ts";
+import { SourceError, type Wanted } from "./source/open.ts";
 import { askForToken, listenForToken } from "./ui/access.ts";
 import { Controls, type Key } from "./ui/controls.ts";
 import { byId, text } from "./ui/dom.ts";
@@ -43,9 +54,18 @@ export class App {
   readonly #recordOut = new RecordButton("out", (error) => this.notices.error(error));
   readonly #recordIn = new RecordButton("in", (error) => this.notices.error(error));
   readonly #rtc = new RtcSampler();
+  readonly #source = new SourceKeeper({
+    taken: (stream) => {
+      this.monitors.showInput(stream);
+      this.#recordIn.stream = stream;
+    },
+    ended: () => {
+      this.stop();
+      this.notices.news("The source ended", "It was stopped, unplugged, or taken by another program.");
+    },
+  });
   readonly #flags: Flags;
   #config: Config | undefined;
-  #opened: Opened | undefined;
   #file: File | undefined;
   #text = "";
   #detail = "";
@@ -61,7 +81,10 @@ export class App {
     setInterval(() => this.#show(), SHOW_MS);
     listenForToken(() => void this.load());
     addEventListener("pagehide", () => this.stop());
-    (navigator.mediaDevices as MediaDevices | undefined)?.addEventListener("devicechange", () => void this.controls.listCameras());
+    (navigator.mediaDevices as MediaDevices | undefined)?.addEventListener(
+      "devicechange",
+      () => void this.controls.listCameras(),
+    );
     this.#setPhase("idle", "Idle");
   }
 
@@ -76,7 +99,7 @@ export class App {
       this.#report(error, { label: "Try again", run: () => void this.load() });
     }
     await this.controls.listCameras().catch(() => undefined);
-    this.#setPhase(this.phase, this.#text);
+    this.#refresh();
   }
 
   get running(): boolean {
@@ -93,11 +116,13 @@ export class App {
     this.notices.clear();
     this.#forget();
     const { source } = this.controls.choice;
-    this.#setPhase("opening", `Opening ${SOURCES[source]}`, source === "camera" || source === "screen" ? "Allow it if the browser asks." : "");
+    this.#setPhase(
+      "opening",
+      `Opening ${SOURCES[source]}`,
+      source === "camera" || source === "screen" ? "Allow it if the browser asks." : "",
+    );
     try {
-      const opened = await open(this.#wanted());
-      if (this.phase !== "opening") return opened.stop();
-      this.#take(opened);
+      if (!(await this.#source.open(this.#wanted(), () => this.phase === "opening"))) return;
     } catch (error) {
       if (this.phase !== "opening") return;
       return this.#failed(error);
@@ -130,23 +155,19 @@ export class App {
     void this.ask({ type: "comfy:settings", paused: this.server?.state !== "paused" });
   }
 
-  recordOut(): void {
-    this.#recordOut.press();
-  }
-
   /** Sends a request and says what became of it, if it did not go well. */
-  async ask(request: ControlRequest): Promise<boolean> {
+  async ask(request: ControlRequest): Promise<void> {
     const control = this.session?.control;
-    if (!control?.open) return false;
+    if (!control?.open) return;
     try {
-      const answer = await control.request(request);
-      this.#message(answer);
-      return true;
+      this.#message(await control.request(request));
     } catch (error) {
       this.#report(error);
       // Shown again as it is: the control must not tell what was refused.
-      void control.request({ type: "comfy:settings" }).then((answer) => this.#message(answer), () => undefined);
-      return false;
+      void control.request({ type: "comfy:settings" }).then(
+        (answer) => this.#message(answer),
+        () => undefined,
+      );
     }
   }
 
@@ -164,13 +185,13 @@ export class App {
       this.notices.error(error);
     }
     this.controls.workflow(this.#workflow.value !== undefined);
-    this.#setPhase(this.phase, this.#text);
+    this.#refresh();
   }
 
   dropWorkflow(): void {
     this.#workflow.clear();
     this.controls.workflow(false);
-    this.#setPhase(this.phase, this.#text);
+    this.#refresh();
     void this.ask({ type: "comfy:settings", model: this.controls.modelName || null });
   }
 
@@ -185,9 +206,10 @@ export class App {
 
   #wish(): Wish {
     const { codec, width, height } = this.controls.choice;
-    if (!this.#opened) throw new Error("There is no source");
+    const { stream } = this.#source;
+    if (!stream) throw new Error("There is no source");
     return {
-      stream: this.#opened.stream,
+      stream,
       ice: this.#config?.ice_servers ?? [],
       codec,
       prompts: this.#workflow.value ?? null,
@@ -196,23 +218,10 @@ export class App {
     };
   }
 
-  #take(opened: Opened): void {
-    this.#opened = opened;
-    this.monitors.showInput(opened.stream);
-    this.#recordIn.stream = opened.stream;
-    opened.stream.getVideoTracks()[0]?.addEventListener("ended", () => {
-      if (this.#opened !== opened) return;
-      this.stop();
-      this.notices.news("The source ended", "It was stopped in the browser, unplugged, or taken by another program.");
-    });
-  }
-
   #release(): void {
-    const opened = this.#opened;
-    this.#opened = undefined;
     this.#recordIn.stream = undefined;
     this.#recordOut.stream = undefined;
-    opened?.stop();
+    this.#source.release();
     this.monitors.showInput(undefined);
     this.monitors.showOutput(undefined);
     this.measure.on = false;
@@ -220,43 +229,29 @@ export class App {
   }
 
   #changed(keys: Key[]): void {
-    if (!this.#flags.clean) history.replaceState(history.state, "", `${location.pathname}${format(this.controls.choice)}`);
-    this.#setPhase(this.phase, this.#text);
+    const { pathname } = location;
+    if (!this.#flags.clean) history.replaceState(history.state, "", pathname + format(this.controls.choice));
+    this.#refresh();
     if (!this.running) return;
-    const changed = (...some: Key[]): boolean => some.some((key) => keys.includes(key));
-    const { choice } = this.controls;
-    if (changed("source", "camera", "pattern", "mic", "width", "height", "fps", "measure")) {
-      const anew = changed("source", "camera", "pattern", "mic");
-      this.#turn = this.#turn.then(() => this.#reshape(anew, changed("mic"))).catch((error: unknown) => this.#report(error, ...this.#wayOut(error)));
+    const changes = changesOf(keys, this.controls.choice);
+    if (changes.source !== "no" || changes.reconnect) {
+      this.#turn = this.#turn
+        .then(() => this.#reshape(changes))
+        .catch((error: unknown) => this.#report(error, ...this.#wayOut(error)));
     }
-    if (changed("width", "height")) void this.ask({ type: "update_resolution", width: choice.width, height: choice.height });
-    if (changed("codec")) void this.session?.restart();
-    if (changed("model")) void this.ask({ type: "comfy:settings", model: choice.model ?? null });
-    for (const key of ["batch_size", "threshold", "max_batches", "leaky"] as const) {
-      if (!changed(key)) continue;
-      if (choice[key] === undefined) this.notices.news("The service's own value is used again from the next start");
-      else void this.ask({ type: "comfy:settings", [key]: choice[key] });
-    }
+    for (const request of changes.requests) void this.ask(request);
+    if (changes.unset) this.notices.news("The service's own value is used again from the next start");
   }
 
-  /** Makes the source fit the choices, in place where it can be, else by opening it anew under the same connection. */
-  async #reshape(anew: boolean, reconnect: boolean): Promise<void> {
-    const before = this.#opened;
-    if (!before || !this.session) return;
-    if (!anew && (await before.reshape(this.#wanted()))) {
-      this.measure.on = this.phase === "live" && before.stamped();
-      return;
-    }
-    // A camera that is held by the page cannot always be opened once more with other settings.
-    if (before.kind === "camera" && this.controls.choice.source === "camera") before.stop();
-    const opened = await open(this.#wanted());
-    if (!this.session) return opened.stop();
-    this.#take(opened);
-    before.stop();
-    const track = opened.stream.getVideoTracks()[0];
-    if (reconnect) await this.session.restart();
-    else if (track) await this.session.replaceTrack(track);
-    this.measure.on = this.phase === "live" && opened.stamped();
+  async #reshape({ source, reconnect }: Changes): Promise<void> {
+    const { session } = this;
+    if (!session) return;
+    const still = (): boolean => this.session === session;
+    const another = source !== "no" && (await this.#source.reshape(this.#wanted(), source === "anew", still));
+    const track = this.#source.stream?.getVideoTracks()[0];
+    if (reconnect && still()) await session.restart();
+    else if (another && track) await session.replaceTrack(track);
+    this.measure.on = this.phase === "live" && this.#source.stamped;
   }
 
   #ready(): void {
@@ -275,7 +270,7 @@ export class App {
     switch (message.type) {
       case "comfy:state":
         this.server = message;
-        this.#setPhase(this.phase, this.#text);
+        this.#refresh();
         break;
       case "comfy:buffer":
         this.buffer = message;
@@ -310,7 +305,7 @@ export class App {
   }
 
   #wayOut(error: unknown): Action[] {
-    const again = { label: "Try again", run: () => void this.start() };
+    const again = { label: "Try again", run: () => (this.stop(), void this.start()) };
     if (!(error instanceof SourceError) || this.controls.choice.source === "test") return [again];
     const test = {
       label: "Use the test pattern",
@@ -337,18 +332,26 @@ export class App {
     this.#figures.clear();
   }
 
+  #refresh(): void {
+    this.#setPhase(this.phase, this.#text, this.#detail);
+  }
+
   #setPhase(phase: Phase, message: string, detail = ""): void {
     // The service ended the session: what is left of it here goes, too.
     if (phase === "failed" && this.session) this.stop();
-    const before = this.phase;
+    const live = phase === "live";
+    if (live && this.phase !== "live") this.#rtc.forget();
     this.phase = phase;
     this.#text = message;
     this.#detail = detail;
-    if (phase === "live" && before !== "live") this.#rtc.forget();
-    this.measure.on = phase === "live" && (this.#opened?.stamped() ?? false);
-    const live = phase === "live";
-    showStatus({ state: this.state, text: live ? (this.server?.text ?? "") : phase === "failed" ? "Failed" : message, running: this.running || phase === "opening", live });
-    this.#recordOut.stream = phase === "live" ? this.output : undefined;
+    this.measure.on = live && this.#source.stamped;
+    showStatus({
+      state: this.state,
+      text: live ? (this.server?.text ?? "") : phase === "failed" ? "Failed" : message,
+      running: this.running || phase === "opening",
+      live,
+    });
+    this.#recordOut.stream = live ? this.output : undefined;
     this.monitors.plan(this.controls.choice.source, this.#plan().input);
     if (phase !== "failed") this.monitors.offer([]);
     this.#show();

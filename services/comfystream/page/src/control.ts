@@ -41,7 +41,9 @@ export class Control {
   /** Answers come in the order of the requests of one type, so the oldest that waits is the one meant. */
   request(message: ControlRequest): Promise<ControlMessage> {
     if (!this.open) {
-      return Promise.reject(new ControlError({ code: "not_connected", message: "There is no connection to the service" }));
+      return Promise.reject(
+        new ControlError({ code: "not_connected", message: "There is no connection to the service" }),
+      );
     }
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {

@@ -49,20 +49,40 @@ declare global {
 
 function expose(app: App): void {
   const comfy: Comfy = Object.freeze({
-    get state() { return app.state; },
-    get connection() { return app.session?.pc?.connectionState ?? "none"; },
-    get session() { return app.session?.id; },
-    get stats() { return app.stats; },
-    get buffer() { return app.buffer; },
-    get rtc() { return app.rtc; },
+    get state() {
+      return app.state;
+    },
+    get connection() {
+      return app.session?.pc?.connectionState ?? "none";
+    },
+    get session() {
+      return app.session?.id;
+    },
+    get stats() {
+      return app.stats;
+    },
+    get buffer() {
+      return app.buffer;
+    },
+    get rtc() {
+      return app.rtc;
+    },
     get latency() {
       const { values, p50, p95 } = app.measure.samples;
       return { samples: [...values], p50, p95, readable: !app.measure.lost };
     },
-    get pictures() { return app.monitors.pictures; },
-    get texts() { return [...app.texts.lines]; },
-    get errors() { return [...app.notices.errors]; },
-    get output() { return app.output; },
+    get pictures() {
+      return app.monitors.pictures;
+    },
+    get texts() {
+      return [...app.texts.lines];
+    },
+    get errors() {
+      return [...app.notices.errors];
+    },
+    get output() {
+      return app.output;
+    },
   });
   Object.defineProperty(window, "comfy", { value: comfy });
 }
@@ -105,15 +125,22 @@ function run(): void {
   if (flags.clean) document.body.dataset["view"] = "clean";
   if (flags.clean && new URLSearchParams(location.search).get("from") === "opener") return mirror();
   // Without a secure origin there is no camera to be had; the page should still start with one press.
-  if ((navigator.mediaDevices as MediaDevices | undefined) === undefined && choice.source === "camera") choice.source = "test";
+  if ((navigator.mediaDevices as MediaDevices | undefined) === undefined && choice.source === "camera")
+    choice.source = "test";
 
   const app = new App(choice, flags);
   expose(app);
   const on = (id: string, does: () => void): void => byId(id).addEventListener("click", does);
   const screen = byId("video-out").parentElement;
-  const fullscreen = (): void => void (document.fullscreenElement ? document.exitFullscreen() : screen?.requestFullscreen())?.catch(() => undefined);
-  const popout = (): void => void window.open("./?view=clean&from=opener", "comfystream-clean", "popup,width=960,height=540");
-  const obs = (): string => new URL(`./${format({ ...app.controls.choice, measure: undefined }, { view: "clean", autostart: "1" })}`, document.baseURI).href;
+  const fullscreen = (): void =>
+    void (document.fullscreenElement ? document.exitFullscreen() : screen?.requestFullscreen())?.catch(() => undefined);
+  const popout = (): void =>
+    void window.open("./?view=clean&from=opener", "comfystream-clean", "popup,width=960,height=540");
+  const obs = (): string =>
+    new URL(
+      `./${format({ ...app.controls.choice, measure: undefined }, { view: "clean", autostart: "1" })}`,
+      document.baseURI,
+    ).href;
   const measure = byId<HTMLInputElement>("measure");
 
   on("start", () => void app.toggle());
@@ -145,7 +172,7 @@ function run(): void {
     [
       { key: "s", does: "Start or stop", run: () => void app.toggle() },
       { key: "p", does: "Pause or go on", run: () => byId("pause").click() },
-      { key: "r", does: "Record the output, or stop and save", run: () => app.recordOut() },
+      { key: "r", does: "Record the output, or stop and save", run: () => byId("record-out").click() },
       { key: "m", does: "Measure latency, or do not", run: () => measure.click() },
       { key: "f", does: "Output full screen", run: fullscreen },
       { key: "o", does: "Output in a clean window", run: popout },

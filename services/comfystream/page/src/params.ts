@@ -96,9 +96,19 @@ export function format(choice: Choice, more: Record<string, string> = {}): strin
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(choice) as [keyof Choice, Choice[keyof Choice]][]) {
     if (value === DEFAULTS[name] || value === undefined || name === "width" || name === "height") continue;
-    query.set(name, name === "model" && value === null ? PASS_THROUGH : typeof value === "boolean" ? (value ? "1" : "0") : String(value));
+    query.set(
+      name,
+      name === "model" && value === null
+        ? PASS_THROUGH
+        : typeof value === "boolean"
+          ? value
+            ? "1"
+            : "0"
+          : String(value),
+    );
   }
-  if (choice.width !== DEFAULTS.width || choice.height !== DEFAULTS.height) query.set("size", `${choice.width}x${choice.height}`);
+  if (choice.width !== DEFAULTS.width || choice.height !== DEFAULTS.height)
+    query.set("size", `${choice.width}x${choice.height}`);
   for (const [name, value] of Object.entries(more)) query.set(name, value);
   const string = query.toString();
   return string ? `?${string}` : "";

@@ -11,7 +11,11 @@ import { WhepPlayer, type WhepState } from "./whep.ts";
 
 const LIST_MS = 2000;
 const RATES_MS = 1000;
-const KINDS: Record<Source["kind"], string> = { whip: "published", config: "from the configuration", session: "output of a session" };
+const KINDS: Record<Source["kind"], string> = {
+  whip: "published",
+  config: "from the configuration",
+  session: "output of a session",
+};
 
 let state: WhepState | "idle" = "idle";
 let player: WhepPlayer | undefined;
@@ -34,16 +38,27 @@ async function list(): Promise<void> {
     const all = await sources();
     byId("sources").replaceChildren(
       ...all.map((source) =>
-        h("li", {}, h("a", { href: address(source.name) },
-          h("b", {}, source.name),
-          h("span", {}, KINDS[source.kind] ?? source.kind),
-          h("span", {}, source.width ? `${source.width} × ${source.height}` : "no size yet"),
-          h("span", {}, source.fps ? `${round(source.fps, 1)} fps` : "no rate yet"),
-          h("span", {}, `${source.viewers} ${source.viewers === 1 ? "viewer" : "viewers"}`),
-        )),
+        h(
+          "li",
+          {},
+          h(
+            "a",
+            { href: address(source.name) },
+            h("b", {}, source.name),
+            h("span", {}, KINDS[source.kind] ?? source.kind),
+            h("span", {}, source.width ? `${source.width} × ${source.height}` : "no size yet"),
+            h("span", {}, source.fps ? `${round(source.fps, 1)} fps` : "no rate yet"),
+            h("span", {}, `${source.viewers} ${source.viewers === 1 ? "viewer" : "viewers"}`),
+          ),
+        ),
       ),
     );
-    text(byId("choose-text"), all.length > 0 ? "Choose one to play it here." : "Nobody publishes yet. Send a stream to /whip/cam1, with OBS or GStreamer's whipclientsink, and it appears here as cam1.");
+    text(
+      byId("choose-text"),
+      all.length > 0
+        ? "Choose one to play it here."
+        : "Nobody publishes yet. Send a stream to /whip/cam1, with OBS or GStreamer's whipclientsink, and it appears here as cam1.",
+    );
     tally("ready", all.length === 1 ? "1 source" : `${all.length} sources`);
   } catch (error) {
     if (state !== "failed") notices.error(error);
@@ -51,7 +66,8 @@ async function list(): Promise<void> {
     tally("error", "No answer");
   }
   // The link that has the focus would be replaced under it.
-  const again = (): void => void (byId("sources").contains(document.activeElement) ? setTimeout(again, LIST_MS) : list());
+  const again = (): void =>
+    void (byId("sources").contains(document.activeElement) ? setTimeout(again, LIST_MS) : list());
   setTimeout(again, LIST_MS);
 }
 
@@ -63,7 +79,10 @@ async function watch(name: string): Promise<void> {
   text(byId("name"), name);
   document.title = `${name} · comfystream`;
   byId<HTMLAnchorElement>("clean").href = address(name, true);
-  const ice = await config().then((got) => got.ice_servers, () => []);
+  const ice = await config().then(
+    (got) => got.ice_servers,
+    () => [],
+  );
   player = new WhepPlayer(name, ice, {
     state: (now, message) => {
       state = now;
@@ -97,7 +116,8 @@ async function watch(name: string): Promise<void> {
     video.requestVideoFrameCallback(next);
   }
   video.addEventListener("resize", () => {
-    if (video.videoWidth) document.documentElement.style.setProperty("--aspect", `${video.videoWidth} / ${video.videoHeight}`);
+    if (video.videoWidth)
+      document.documentElement.style.setProperty("--aspect", `${video.videoWidth} / ${video.videoHeight}`);
   });
   byId("start").addEventListener("click", () => {
     if (state === "ended" || state === "failed") player?.start();
@@ -110,7 +130,13 @@ async function watch(name: string): Promise<void> {
     video.muted = !video.muted;
     byId("listen").setAttribute("aria-pressed", String(!video.muted));
   });
-  byId("fullscreen").addEventListener("click", () => void byId("screen").requestFullscreen().catch(() => undefined));
+  byId("fullscreen").addEventListener(
+    "click",
+    () =>
+      void byId("screen")
+        .requestFullscreen()
+        .catch(() => undefined),
+  );
   addEventListener("pagehide", () => player?.stop());
   const rates = async (): Promise<void> => {
     rtc = player?.pc && state === "playing" ? await sampler.look(player.pc) : {};
@@ -119,7 +145,12 @@ async function watch(name: string): Promise<void> {
       { label: "Picture", value: rtc.size_received ?? "–", unit: rtc.codec_received ? ` ${rtc.codec_received}` : "" },
       { label: "Frames", value: round(rtc.fps_in, 1), unit: " fps" },
       { label: "Received", value: received, unit: ` ${unit}` },
-      { label: "Lost", value: rtc.loss_received === undefined ? "–" : (rtc.loss_received * 100).toFixed(1), unit: " %", bad: (rtc.loss_received ?? 0) > 0.02 },
+      {
+        label: "Lost",
+        value: rtc.loss_received === undefined ? "–" : (rtc.loss_received * 100).toFixed(1),
+        unit: " %",
+        bad: (rtc.loss_received ?? 0) > 0.02,
+      },
       { label: "Round trip", value: round(rtc.rtt_ms), unit: " ms" },
     ]);
     setTimeout(() => void rates(), RATES_MS);
@@ -134,11 +165,21 @@ const query = new URLSearchParams(location.search);
 if (query.get("view") === "clean") document.body.dataset["view"] = "clean";
 Object.defineProperty(window, "comfy", {
   value: Object.freeze({
-    get state() { return state; },
-    get connection() { return player?.pc?.connectionState ?? "none"; },
-    get pictures() { return pictures; },
-    get rtc() { return rtc; },
-    get errors(): ApiErrorBody[] { return [...notices.errors]; },
+    get state() {
+      return state;
+    },
+    get connection() {
+      return player?.pc?.connectionState ?? "none";
+    },
+    get pictures() {
+      return pictures;
+    },
+    get rtc() {
+      return rtc;
+    },
+    get errors(): ApiErrorBody[] {
+      return [...notices.errors];
+    },
   }),
 });
 const name = query.get("name");

@@ -6,16 +6,25 @@ import { asControlMessage, asErrorBody, asText, asWorkflows, refresh } from "./p
 test("control messages are known by their type, others are passed over", () => {
   assert.equal(asControlMessage('{"type":"comfy:state","state":"running"}')?.type, "comfy:state");
   assert.equal(asControlMessage('{"type":"from the future"}'), undefined);
-  for (const bad of ["", "{", "null", "[]", "7", '{"type":7}', new ArrayBuffer(4), undefined]) assert.equal(asControlMessage(bad), undefined);
+  for (const bad of ["", "{", "null", "[]", "7", '{"type":7}', new ArrayBuffer(4), undefined])
+    assert.equal(asControlMessage(bad), undefined);
 });
 
 test("an error has a code and words, whatever came", () => {
-  assert.deepEqual(asErrorBody({ error: { code: "a", message: "b", hint: "c" } }), { code: "a", message: "b", hint: "c" });
+  assert.deepEqual(asErrorBody({ error: { code: "a", message: "b", hint: "c" } }), {
+    code: "a",
+    message: "b",
+    hint: "c",
+  });
   assert.deepEqual(asErrorBody({ error: "words" }), { code: "error", message: "words" });
   for (const bad of [undefined, null, 7, "x", [], {}, { error: null }, { error: { code: 5 } }]) {
     assert.deepEqual(asErrorBody(bad, "otherwise"), { code: "unknown", message: "otherwise" });
   }
-  assert.deepEqual(asControlMessage('{"type":"error","error":{"code":"x","message":"y"},"fatal":true}'), { type: "error", error: { code: "x", message: "y" }, fatal: true });
+  assert.deepEqual(asControlMessage('{"type":"error","error":{"code":"x","message":"y"},"fatal":true}'), {
+    type: "error",
+    error: { code: "x", message: "y" },
+    fatal: true,
+  });
 });
 
 test("texts come without the warm-up's", () => {

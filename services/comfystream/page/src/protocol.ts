@@ -186,7 +186,12 @@ export interface BufferMessage {
  */
 export function refresh(message: BufferMessage, stats: Partial<BufferStats> | null | undefined): BufferMessage {
   if (!stats) return message;
-  const { fill = message.fill, capacity = message.capacity, threshold = message.threshold, state = message.state } = stats;
+  const {
+    fill = message.fill,
+    capacity = message.capacity,
+    threshold = message.threshold,
+    state = message.state,
+  } = stats;
   return { ...message, fill, capacity, threshold, state };
 }
 

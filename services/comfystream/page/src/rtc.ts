@@ -47,7 +47,8 @@ export class RtcSampler {
           figures.kbps_received = (since("bytesReceived") * 8) / 1000 / seconds;
           const lost = Math.max(0, since("packetsLost"));
           figures.loss_received = lost / Math.max(1, lost + since("packetsReceived"));
-          figures.jitter_buffer_ms = (since("jitterBufferDelay") / Math.max(1, since("jitterBufferEmittedCount"))) * 1000;
+          figures.jitter_buffer_ms =
+            (since("jitterBufferDelay") / Math.max(1, since("jitterBufferEmittedCount"))) * 1000;
         }
       }
       if (report.type === "outbound-rtp") {

@@ -2,7 +2,14 @@
 
 import { ApiError, endSession, sessions } from "./api.ts";
 import { Control } from "./control.ts";
-import { asText, type ControlMessage, type OfferRequest, type Resolution, type Settings, type Workflow } from "./protocol.ts";
+import {
+  asText,
+  type ControlMessage,
+  type OfferRequest,
+  type Resolution,
+  type Settings,
+  type Workflow,
+} from "./protocol.ts";
 import { gathered, keepSize, pause, postOffer, preferCodec } from "./signalling.ts";
 
 export type Phase = "idle" | "opening" | "connecting" | "live" | "reconnecting" | "failed";

@@ -24,7 +24,12 @@ function showService(now: Health): void {
   byId("status").dataset["phase"] = now.status;
   text(byId("status-text"), { ready: "Ready", loading: "Loading models", error: "In error" }[now.status] ?? now.status);
   service.show([
-    { label: "Sessions", value: String(now.sessions), unit: ` of ${now.max_sessions}`, bad: now.sessions >= now.max_sessions },
+    {
+      label: "Sessions",
+      value: String(now.sessions),
+      unit: ` of ${now.max_sessions}`,
+      bad: now.sessions >= now.max_sessions,
+    },
     { label: "Models", value: String(now.models.length) },
     { label: "Version", value: now.version },
   ]);
@@ -32,14 +37,24 @@ function showService(now: Health): void {
   if (said === models) return;
   models = said;
   byId("models").replaceChildren(
-    ...now.models.map((model) => h("li", { class: "tally", "data-phase": model.state, title: model.text ?? "" }, h("i", { "aria-hidden": "true" }), h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${model.text || model.state}`))),
+    ...now.models.map((model) =>
+      h(
+        "li",
+        { class: "tally", "data-phase": model.state, title: model.text ?? "" },
+        h("i", { "aria-hidden": "true" }),
+        h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${model.text || model.state}`),
+      ),
+    ),
   );
 }
 
 async function details(info: SessionInfo): Promise<Stats | undefined> {
   if (info.stats) return info.stats;
   // Gone in between: it is not in the next list.
-  return stream(info.id).then((got) => got.stats, () => undefined);
+  return stream(info.id).then(
+    (got) => got.stats,
+    () => undefined,
+  );
 }
 
 async function poll(): Promise<void> {

@@ -110,7 +110,14 @@ export class WhepPlayer {
     const line = (name: string): string => new RegExp(`^a=${name}:.*$`, "m").exec(sdp)?.[0].trim() ?? "";
     // Bundled: the candidates of the first medium, which is the video, are those of all. Its port and formats mean nothing.
     const media = "m=video 9 UDP/TLS/RTP/SAVPF 0";
-    const fragment = [line("group"), media, line("mid"), line("ice-ufrag"), line("ice-pwd"), ...candidates.map((each) => `a=${each.candidate}`)];
+    const fragment = [
+      line("group"),
+      media,
+      line("mid"),
+      line("ice-ufrag"),
+      line("ice-pwd"),
+      ...candidates.map((each) => `a=${each.candidate}`),
+    ];
     await fetch(this.#location, {
       method: "PATCH",
       headers: headers({ "Content-Type": "application/trickle-ice-sdpfrag", "If-Match": this.#etag ?? "*" }),
@@ -152,7 +159,8 @@ export class WhepPlayer {
     this.pc?.close();
     this.pc = undefined;
     this.#late = [];
-    if (this.#location) void fetch(this.#location, { method: "DELETE", headers: headers(), keepalive: true }).catch(() => undefined);
+    if (this.#location)
+      void fetch(this.#location, { method: "DELETE", headers: headers(), keepalive: true }).catch(() => undefined);
     this.#location = undefined;
   }
 }

@@ -17,13 +17,16 @@ function random(seed: number): () => number {
 }
 
 /** The strip as pixels, each changed by `change`. */
-function pixels(ms: number, change: (level: number, x: number, y: number) => number = (level) => level): Uint8ClampedArray {
+function pixels(
+  ms: number,
+  change: (level: number, x: number, y: number) => number = (level) => level,
+): Uint8ClampedArray {
   const columns = encode(ms);
   const width = COLUMNS * CELL;
   const rgba = new Uint8ClampedArray(width * ROWS * CELL * 4);
   for (let y = 0; y < ROWS * CELL; y += 1) {
     for (let x = 0; x < width; x += 1) {
-      const white = columns[Math.floor(x / CELL)] === (y < CELL);
+      const white = columns[Math.floor(x / CELL)] === y < CELL;
       rgba.fill(change(white ? 255 : 0, x, y), (y * width + x) * 4, (y * width + x) * 4 + 3);
       rgba[(y * width + x) * 4 + 3] = 255;
     }

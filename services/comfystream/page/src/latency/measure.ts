@@ -58,13 +58,28 @@ export class Measure {
     const { p50, p95, values } = this.samples;
     if (this.#on && !this.lost && p50 !== undefined) {
       const how = this.#inverted ? "The model inverts the picture; the code reads all the same." : "";
-      return { p50, p95, estimated: false, note: `Read from the returned picture, last ${values.length} frames. ${how}`.trim() };
+      return {
+        p50,
+        p95,
+        estimated: false,
+        note: `Read from the returned picture, last ${values.length} frames. ${how}`.trim(),
+      };
     }
-    if (!running) return { p50: undefined, p95: undefined, estimated: false, note: "A time code is painted into each frame and read back from what returns." };
+    if (!running)
+      return {
+        p50: undefined,
+        p95: undefined,
+        estimated: false,
+        note: "A time code is painted into each frame and read back from what returns.",
+      };
     const total = stats?.stages?.total;
     const around = (rtc.rtt_ms ?? 0) + (rtc.jitter_buffer_ms ?? 0);
     const known = total?.p50 !== undefined;
-    const why = !this.#on ? "Latency is not measured now." : this.lost ? "The time code does not survive this model." : "Waiting for the first code.";
+    const why = !this.#on
+      ? "Latency is not measured now."
+      : this.lost
+        ? "The time code does not survive this model."
+        : "Waiting for the first code.";
     return {
       p50: known ? (total.p50 ?? 0) + around : undefined,
       p95: known && total.p95 !== undefined ? total.p95 + around : undefined,

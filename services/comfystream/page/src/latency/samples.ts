@@ -27,10 +27,16 @@ export class Samples {
   }
 
   get p50(): number | undefined {
-    return percentile([...this.#values].sort((a, b) => a - b), 0.5);
+    return percentile(
+      [...this.#values].sort((a, b) => a - b),
+      0.5,
+    );
   }
 
   get p95(): number | undefined {
-    return percentile([...this.#values].sort((a, b) => a - b), 0.95);
+    return percentile(
+      [...this.#values].sort((a, b) => a - b),
+      0.95,
+    );
   }
 }

@@ -73,7 +73,17 @@ export class StripReader {
     if (!this.#context || !videoWidth || !videoHeight) return;
     const width = COLUMNS * CELL;
     const height = ROWS * CELL;
-    this.#context.drawImage(this.#video, 0, videoHeight * (1 - SHARE), videoWidth, videoHeight * SHARE, 0, 0, width, height);
+    this.#context.drawImage(
+      this.#video,
+      0,
+      videoHeight * (1 - SHARE),
+      videoWidth,
+      videoHeight * SHARE,
+      0,
+      0,
+      width,
+      height,
+    );
     const reading = decode(differences(this.#context.getImageData(0, 0, width, height).data, CELL));
     if (!reading) {
       this.misses += 1;

@@ -35,7 +35,9 @@ export class Gauge {
     if (layout !== this.#layout) {
       this.#layout = layout;
       this.#cells.replaceChildren(
-        ...Array.from({ length: count }, (_, at) => h("i", batch > 1 && at < count - 1 && (at + 1) % batch === 0 ? { class: "edge" } : {})),
+        ...Array.from({ length: count }, (_, at) =>
+          h("i", batch > 1 && at < count - 1 && (at + 1) % batch === 0 ? { class: "edge" } : {}),
+        ),
       );
     }
     const on = Math.ceil((level?.fill ?? 0) / per);
@@ -51,6 +53,9 @@ export class Gauge {
     }
     this.#box.setAttribute("aria-valuemax", String(capacity || 1));
     this.#box.setAttribute("aria-valuenow", String(level?.fill ?? 0));
-    this.#box.setAttribute("aria-valuetext", level && capacity ? `${level.fill} of ${capacity} frames, plays from ${level.threshold}` : "empty");
+    this.#box.setAttribute(
+      "aria-valuetext",
+      level && capacity ? `${level.fill} of ${capacity} frames, plays from ${level.threshold}` : "empty",
+    );
   }
 }

@@ -31,18 +31,46 @@ export class StagePlot {
 
   constructor(box: HTMLElement, table: HTMLTableElement, slots: number) {
     this.#slots = slots;
-    const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", role: "img", "aria-label": "Time per stage over the last minute; the table beside it holds the numbers" });
+    const root = svg("svg", {
+      viewBox: `0 0 ${W} ${H}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": "Time per stage over the last minute; the table beside it holds the numbers",
+    });
     this.#areas = STAGES.map((_, at) => svg("path", { class: `area s${at}` }));
     root.append(this.#grid, ...this.#areas);
     box.append(root, ...this.#ticks, this.#hair, this.#empty);
-    table.append(h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "sr" }, "Stage")), h("th", { scope: "col" }, "mean"), h("th", { scope: "col" }, "p95"))));
+    table.append(
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col" }, h("span", { class: "sr" }, "Stage")),
+          h("th", { scope: "col" }, "mean"),
+          h("th", { scope: "col" }, "p95"),
+        ),
+      ),
+    );
     const body = h("tbody", {});
     for (const stage of [...STAGES, "total"] as const) {
       const mean = h("td", {}, "–");
       const p95 = h("td", { class: "dim" }, "–");
       const at = STAGES.indexOf(stage as Stage);
       body.append(
-        h("tr", stage === "total" ? { class: "total" } : {}, h("th", { scope: "row" }, stage === "total" ? undefined : h("i", { class: `s${at}` }), stage === "total" ? "Total" : NAMES[stage]), mean, p95),
+        h(
+          "tr",
+          stage === "total" ? { class: "total" } : {},
+          h(
+            "th",
+            { scope: "row" },
+            stage === "total" ? undefined : h("i", { class: `s${at}` }),
+            stage === "total" ? "Total" : NAMES[stage],
+          ),
+          mean,
+          p95,
+        ),
       );
       this.#rows.set(stage, { mean, p95 });
     }

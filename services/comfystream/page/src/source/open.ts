@@ -41,22 +41,42 @@ function explain(cause: unknown, what: string): SourceError {
   switch (name) {
     case "NotAllowedError":
     case "SecurityError":
-      return new SourceError("permission_denied", `The browser was not allowed to use the ${what}`, "Allow it at the left of the address bar and start again, or use the test pattern.");
+      return new SourceError(
+        "permission_denied",
+        `The browser was not allowed to use the ${what}`,
+        "Allow it at the left of the address bar and start again, or use the test pattern.",
+      );
     case "NotFoundError":
     case "OverconstrainedError":
-      return new SourceError("not_found", `There is no ${what} that fits`, "Plug one in, choose another, or use the test pattern.");
+      return new SourceError(
+        "not_found",
+        `There is no ${what} that fits`,
+        "Plug one in, choose another, or use the test pattern.",
+      );
     case "NotReadableError":
     case "AbortError":
-      return new SourceError("in_use", `The ${what} does not start`, "Another program may hold it; close that one, or use the test pattern.");
+      return new SourceError(
+        "in_use",
+        `The ${what} does not start`,
+        "Another program may hold it; close that one, or use the test pattern.",
+      );
     default:
-      return new SourceError("source_failed", `The ${what} does not start${cause instanceof Error ? `: ${cause.message}` : ""}`, "Try another source, or the test pattern.");
+      return new SourceError(
+        "source_failed",
+        `The ${what} does not start${cause instanceof Error ? `: ${cause.message}` : ""}`,
+        "Try another source, or the test pattern.",
+      );
   }
 }
 
 function devices(what: string): MediaDevices {
   // Absent, not denied, on pages that came over plain HTTP from another machine.
   if ((navigator.mediaDevices as MediaDevices | undefined) === undefined) {
-    throw new SourceError("insecure", `Browsers give a ${what} only to pages from https:// or localhost`, "Serve this page over TLS, or use the test pattern or a file.");
+    throw new SourceError(
+      "insecure",
+      `Browsers give a ${what} only to pages from https:// or localhost`,
+      "Serve this page over TLS, or use the test pattern or a file.",
+    );
   }
   return navigator.mediaDevices;
 }
@@ -67,7 +87,12 @@ async function camera(wanted: Wanted): Promise<MediaStream> {
   const { width, height, fps } = wanted;
   const device: MediaTrackConstraints = wanted.camera ? { deviceId: { exact: wanted.camera } } : {};
   const attempts: (MediaTrackConstraints | true)[] = [
-    { ...device, width: { exact: width }, height: { exact: height }, frameRate: { ideal: fps, max: Math.max(fps, 30) } },
+    {
+      ...device,
+      width: { exact: width },
+      height: { exact: height },
+      frameRate: { ideal: fps, max: Math.max(fps, 30) },
+    },
     { ...device, width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: fps } },
     { ...device, width: { ideal: width }, height: { ideal: height } },
     device,
@@ -88,7 +113,10 @@ async function camera(wanted: Wanted): Promise<MediaStream> {
 
 async function screen(wanted: Wanted): Promise<MediaStream> {
   try {
-    return await devices("screen").getDisplayMedia({ video: { frameRate: wanted.fps, width: { ideal: wanted.width }, height: { ideal: wanted.height } }, audio: false });
+    return await devices("screen").getDisplayMedia({
+      video: { frameRate: wanted.fps, width: { ideal: wanted.width }, height: { ideal: wanted.height } },
+      audio: false,
+    });
   } catch (cause) {
     throw cause instanceof SourceError ? cause : explain(cause, "screen");
   }
@@ -96,7 +124,9 @@ async function screen(wanted: Wanted): Promise<MediaStream> {
 
 async function microphone(): Promise<MediaStreamTrack | undefined> {
   try {
-    const stream = await devices("microphone").getUserMedia({ audio: { echoCancellation: true, noiseSuppression: true } });
+    const stream = await devices("microphone").getUserMedia({
+      audio: { echoCancellation: true, noiseSuppression: true },
+    });
     return stream.getAudioTracks()[0];
   } catch (cause) {
     throw cause instanceof SourceError ? cause : explain(cause, "microphone");
@@ -121,7 +151,9 @@ async function live(stream: MediaStream, wanted: Wanted): Promise<Opened> {
       reshape: async (shape) => {
         if (shape.stamp) return false;
         const { width, height, fps } = shape;
-        await track?.applyConstraints({ width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: fps } }).catch(() => undefined);
+        await track
+          ?.applyConstraints({ width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: fps } })
+          .catch(() => undefined);
         return true;
       },
       stop: end,
@@ -151,7 +183,12 @@ async function live(stream: MediaStream, wanted: Wanted): Promise<Opened> {
 }
 
 async function file(wanted: Wanted): Promise<Opened> {
-  if (!wanted.file) throw new SourceError("no_file", "No video file is chosen", "Choose or drop one under Source, or use the test pattern.");
+  if (!wanted.file)
+    throw new SourceError(
+      "no_file",
+      "No video file is chosen",
+      "Choose or drop one under Source, or use the test pattern.",
+    );
   const video = document.createElement("video");
   const address = URL.createObjectURL(wanted.file);
   video.src = address;
@@ -160,7 +197,11 @@ async function file(wanted: Wanted): Promise<Opened> {
     await playing(video);
   } catch {
     URL.revokeObjectURL(address);
-    throw new SourceError("bad_file", `This browser cannot play ${wanted.file.name}`, "MP4 with H.264 and WebM play everywhere.");
+    throw new SourceError(
+      "bad_file",
+      `This browser cannot play ${wanted.file.name}`,
+      "MP4 with H.264 and WebM play everywhere.",
+    );
   }
   const through = fromVideo(video, wanted);
   let stamped = wanted.stamp;
@@ -203,9 +244,11 @@ export async function open(wanted: Wanted): Promise<Opened> {
   const mic = wanted.mic ? await microphone() : undefined;
   try {
     const opened =
-      wanted.kind === "test" ? test(wanted)
-      : wanted.kind === "file" ? await file(wanted)
-      : await live(await (wanted.kind === "camera" ? camera(wanted) : screen(wanted)), wanted);
+      wanted.kind === "test"
+        ? test(wanted)
+        : wanted.kind === "file"
+          ? await file(wanted)
+          : await live(await (wanted.kind === "camera" ? camera(wanted) : screen(wanted)), wanted);
     if (!mic) return opened;
     opened.stream.addTrack(mic);
     const stop = opened.stop;

@@ -24,7 +24,11 @@ export class Card {
   readonly #figures: FigureList;
 
   constructor(id: string, end: (id: string) => void) {
-    const button = h("button", { type: "button", "data-testid": `end-${id}`, "aria-label": `End session ${id}` }, "End");
+    const button = h(
+      "button",
+      { type: "button", "data-testid": `end-${id}`, "aria-label": `End session ${id}` },
+      "End",
+    );
     let sure: ReturnType<typeof setTimeout> | undefined;
     button.addEventListener("click", () => {
       if (sure !== undefined) {
@@ -42,7 +46,12 @@ export class Card {
     });
     this.#tally.append(this.#state);
     const spark = h("div", { class: "plot spark" });
-    const gauge = h("div", { class: "gauge", role: "meter", "aria-label": "Frames in the flight buffer", "aria-valuemin": "0" });
+    const gauge = h("div", {
+      class: "gauge",
+      role: "meter",
+      "aria-label": "Frames in the flight buffer",
+      "aria-valuemin": "0",
+    });
     const figures = h("dl", { class: "figures" });
     this.#gaugePart = h("div", {}, h("h3", {}, "Flight buffer"), gauge);
     this.element = h(
@@ -55,7 +64,11 @@ export class Card {
         {},
         h("h3", {}, "Time per frame", this.#total),
         h("div", { class: "stagebar", "aria-hidden": "true" }, ...this.#bars),
-        h("p", { class: "stagekey" }, ...STAGES.map((stage, at) => h("span", {}, h("i", { class: `s${at}` }), `${stage} `, this.#keys[at]))),
+        h(
+          "p",
+          { class: "stagekey" },
+          ...STAGES.map((stage, at) => h("span", {}, h("i", { class: `s${at}` }), `${stage} `, this.#keys[at])),
+        ),
       ),
       this.#gaugePart,
       figures,
@@ -71,9 +84,19 @@ export class Card {
     const state = stats?.state ?? info.state ?? "running";
     this.#tally.dataset["phase"] = state;
     const model = stats?.model ?? info.model;
-    text(this.#state, [state, model ?? "pass-through", stats?.width ? `${stats.width} × ${stats.height}` : "", stats?.codec_out ?? ""].filter(Boolean).join("  ·  "));
+    text(
+      this.#state,
+      [state, model ?? "pass-through", stats?.width ? `${stats.width} × ${stats.height}` : "", stats?.codec_out ?? ""]
+        .filter(Boolean)
+        .join("  ·  "),
+    );
     const rate = fps?.fps ?? stats?.fps_out;
-    text(this.#fps, fps?.minute_avg_fps === undefined ? round(rate, 1) : `${round(rate, 1)} now, ${round(fps.minute_avg_fps, 1)} over the minute`);
+    text(
+      this.#fps,
+      fps?.minute_avg_fps === undefined
+        ? round(rate, 1)
+        : `${round(rate, 1)} now, ${round(fps.minute_avg_fps, 1)} over the minute`,
+    );
     this.#spark.show((fps?.minute_fps_array ?? []).map((each) => ({ value: each.fps, high: each.fps })));
     const means = STAGES.map((stage) => Math.max(0, stats?.stages?.[stage]?.mean ?? 0));
     const sum = means.reduce((all, each) => all + each, 0);
@@ -88,7 +111,15 @@ export class Card {
     const buffer = stats?.buffer;
     this.#gaugePart.hidden = !buffer;
     this.#gauge.show(
-      buffer ? { state: buffer.state ?? "none", fill: buffer.fill ?? 0, capacity: buffer.capacity ?? 0, threshold: buffer.threshold ?? 0, batch: stats?.batch?.size ?? 0 } : undefined,
+      buffer
+        ? {
+            state: buffer.state ?? "none",
+            fill: buffer.fill ?? 0,
+            capacity: buffer.capacity ?? 0,
+            threshold: buffer.threshold ?? 0,
+            batch: stats?.batch?.size ?? 0,
+          }
+        : undefined,
     );
     const count = (value: number | undefined): string => (value === undefined ? "–" : String(value));
     this.#figures.show([

@@ -52,7 +52,8 @@ export class Controls {
     const codec = byId<HTMLSelectElement>("codec");
     codec.replaceChildren(new Option("Automatic", ""), ...config.codecs.map((name) => new Option(name, name)));
     const known = config.codecs.find((name) => name.toLowerCase() === this.#choice.codec.toLowerCase());
-    if (this.#choice.codec && !known) codec.append(new Option(`${this.#choice.codec} (not offered here)`, this.#choice.codec));
+    if (this.#choice.codec && !known)
+      codec.append(new Option(`${this.#choice.codec} (not offered here)`, this.#choice.codec));
     codec.value = known ?? this.#choice.codec;
     const limit = (id: string, ...names: string[]): void => {
       const most = names.map((name) => config.limits[name]).find((value) => typeof value === "number");
@@ -68,13 +69,23 @@ export class Controls {
   models(models: Model[]): void {
     this.#models = models;
     if (byId<HTMLSelectElement>("model").disabled) return;
-    const chosen = this.#choice.model ?? (this.#choice.model === undefined ? models.find((model) => model.default)?.name : undefined) ?? "";
+    const chosen =
+      this.#choice.model ??
+      (this.#choice.model === undefined ? models.find((model) => model.default)?.name : undefined) ??
+      "";
     const select = byId<HTMLSelectElement>("model");
     select.replaceChildren(
       new Option("Pass-through", ""),
-      ...models.map((model) => new Option(model.state === "ready" ? model.name : `${model.name} (${model.state === "error" ? "broken" : "loading"})`, model.name)),
+      ...models.map(
+        (model) =>
+          new Option(
+            model.state === "ready" ? model.name : `${model.name} (${model.state === "error" ? "broken" : "loading"})`,
+            model.name,
+          ),
+      ),
     );
-    if (chosen && !models.some((model) => model.name === chosen)) select.append(new Option(`${chosen} (not on this service)`, chosen));
+    if (chosen && !models.some((model) => model.name === chosen))
+      select.append(new Option(`${chosen} (not on this service)`, chosen));
     select.value = chosen;
     this.#noteModel();
   }
@@ -131,9 +142,14 @@ export class Controls {
   async listCameras(): Promise<void> {
     const select = byId<HTMLSelectElement>("camera");
     const all = await cameras();
-    select.replaceChildren(new Option("The browser's choice", ""), ...all.map((each) => new Option(each.label, each.id)));
+    select.replaceChildren(
+      new Option("The browser's choice", ""),
+      ...all.map((each) => new Option(each.label, each.id)),
+    );
     const wanted = this.#choice.camera.toLowerCase();
-    const found = wanted ? all.find((each) => each.id === this.#choice.camera || each.label.toLowerCase().includes(wanted)) : undefined;
+    const found = wanted
+      ? all.find((each) => each.id === this.#choice.camera || each.label.toLowerCase().includes(wanted))
+      : undefined;
     if (found) this.#choice.camera = found.id;
     select.value = found?.id ?? "";
   }
@@ -151,13 +167,15 @@ export class Controls {
     byId<HTMLSelectElement>("pattern").value = choice.pattern;
     byId<HTMLInputElement>("mic").checked = choice.mic;
     const size = byId<HTMLSelectElement>("size");
-    const custom = size.value === CUSTOM || !SIZES.some(([width, height]) => width === choice.width && height === choice.height);
+    const custom =
+      size.value === CUSTOM || !SIZES.some(([width, height]) => width === choice.width && height === choice.height);
     if (!custom || size.value !== CUSTOM) size.value = custom ? CUSTOM : `${choice.width}x${choice.height}`;
     byId("custom-size").hidden = size.value !== CUSTOM;
     byId<HTMLInputElement>("width").value = String(choice.width);
     byId<HTMLInputElement>("height").value = String(choice.height);
     const fps = byId<HTMLSelectElement>("fps");
-    if (![...fps.options].some((option) => option.value === String(choice.fps))) fps.append(new Option(String(choice.fps)));
+    if (![...fps.options].some((option) => option.value === String(choice.fps)))
+      fps.append(new Option(String(choice.fps)));
     fps.value = String(choice.fps);
     for (const [key, id] of Object.entries(NUMBERS) as [keyof typeof NUMBERS, string][]) {
       byId<HTMLInputElement>(id).value = choice[key] === undefined ? "" : String(choice[key]);
@@ -168,14 +186,18 @@ export class Controls {
 
   #showSource(): void {
     byId<HTMLInputElement>("measure").checked = measures(this.#choice);
-    for (const part of this.#form.querySelectorAll<HTMLElement>("[data-for]")) part.hidden = part.dataset["for"] !== this.#choice.source;
+    for (const part of this.#form.querySelectorAll<HTMLElement>("[data-for]"))
+      part.hidden = part.dataset["for"] !== this.#choice.source;
     document.documentElement.style.setProperty("--aspect", `${this.#choice.width} / ${this.#choice.height}`);
   }
 
   #noteModel(): void {
     if (byId<HTMLSelectElement>("model").disabled) return;
     const model = this.#models.find((each) => each.name === this.modelName);
-    text(byId("model-note"), model?.text ?? (this.#models.length === 0 ? "This service lists no models; pictures pass through." : ""));
+    text(
+      byId("model-note"),
+      model?.text ?? (this.#models.length === 0 ? "This service lists no models; pictures pass through." : ""),
+    );
   }
 
   #listen(): void {

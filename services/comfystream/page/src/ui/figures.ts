@@ -32,7 +32,12 @@ export class Figures {
   }
 
   rates(rtc: RtcFigures, stats: Stats | undefined): void {
-    const share = (value: number | undefined): Figure => ({ label: "", value: value === undefined ? "–" : (value * 100).toFixed(1), unit: "%", bad: (value ?? 0) > 0.02 });
+    const share = (value: number | undefined): Figure => ({
+      label: "",
+      value: value === undefined ? "–" : (value * 100).toFixed(1),
+      unit: "%",
+      bad: (value ?? 0) > 0.02,
+    });
     const [sent, sentUnit] = kbps(rtc.kbps_sent);
     const [received, receivedUnit] = kbps(rtc.kbps_received);
     this.#readouts.show([
@@ -42,8 +47,17 @@ export class Figures {
       { label: "Received", value: received, unit: receivedUnit },
       { ...share(rtc.loss_sent), label: "Loss up" },
       { ...share(rtc.loss_received), label: "Loss down" },
-      { label: "Round trip", value: round(rtc.rtt_ms, rtc.rtt_ms !== undefined && rtc.rtt_ms < 10 ? 1 : 0), unit: "ms" },
-      { label: "Dropped", value: stats?.dropped === undefined ? "–" : String(stats.dropped + (stats.failed ?? 0)), unit: "frames", bad: (stats?.failed ?? 0) > 0 },
+      {
+        label: "Round trip",
+        value: round(rtc.rtt_ms, rtc.rtt_ms !== undefined && rtc.rtt_ms < 10 ? 1 : 0),
+        unit: "ms",
+      },
+      {
+        label: "Dropped",
+        value: stats?.dropped === undefined ? "–" : String(stats.dropped + (stats.failed ?? 0)),
+        unit: "frames",
+        bad: (stats?.failed ?? 0) > 0,
+      },
     ]);
   }
 
@@ -54,7 +68,13 @@ export class Figures {
     const capacity = message?.capacity ?? buffer?.capacity ?? 0;
     this.#gauge.show(
       message || buffer
-        ? { state, fill: buffer?.fill ?? message?.fill ?? 0, capacity, threshold: message?.threshold ?? buffer?.threshold ?? 0, batch: batch?.size ?? 0 }
+        ? {
+            state,
+            fill: buffer?.fill ?? message?.fill ?? 0,
+            capacity,
+            threshold: message?.threshold ?? buffer?.threshold ?? 0,
+            batch: batch?.size ?? 0,
+          }
         : undefined,
     );
     text(byId("buffer-state"), state === "none" ? "" : state);
@@ -69,10 +89,18 @@ export class Figures {
       { label: "Overruns", value: count(buffer?.overruns) },
       { label: "Dropped", value: count(dropped) },
       { label: "Batch size", value: count(batch?.size) },
-      { label: "Batch fill", value: batch?.fill === undefined ? "–" : (batch.fill * 100).toFixed(0), unit: batch?.fill === undefined ? "" : " %" },
+      {
+        label: "Batch fill",
+        value: batch?.fill === undefined ? "–" : (batch.fill * 100).toFixed(0),
+        unit: batch?.fill === undefined ? "" : " %",
+      },
       { label: "Full batches", value: count(batch?.full) },
       { label: "Timed out", value: count(batch?.timeout) },
-      { label: "Model run", value: round(stats?.infer?.run_ms, 1), unit: stats?.infer?.run_ms === undefined ? "" : " ms" },
+      {
+        label: "Model run",
+        value: round(stats?.infer?.run_ms, 1),
+        unit: stats?.infer?.run_ms === undefined ? "" : " ms",
+      },
     ]);
   }
 

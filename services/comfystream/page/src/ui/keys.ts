@@ -10,7 +10,12 @@ export interface Key {
 
 export function listenForKeys(keys: Key[], obsAddress: () => string): void {
   const help = byId<HTMLDialogElement>("help");
-  const obs = h("input", { type: "text", readonly: "", id: "obs-address", "aria-label": "Address for an OBS browser source" });
+  const obs = h("input", {
+    type: "text",
+    readonly: "",
+    id: "obs-address",
+    "aria-label": "Address for an OBS browser source",
+  });
   const show = (): void => {
     if (help.open) return help.close();
     obs.value = obsAddress();
@@ -19,7 +24,10 @@ export function listenForKeys(keys: Key[], obsAddress: () => string): void {
   const all = [...keys, { key: "?", does: "Show or hide this list", run: show }];
   const list = byId("keys");
   for (const each of all) list.append(h("dt", {}, h("kbd", {}, each.key.toUpperCase())), h("dd", {}, each.does));
-  list.after(h("p", { class: "note", id: "obs-note" }, "Address for an OBS browser source, with the settings of now:"), obs);
+  list.after(
+    h("p", { class: "note", id: "obs-note" }, "Address for an OBS browser source, with the settings of now:"),
+    obs,
+  );
   obs.addEventListener("focus", () => obs.select());
   byId("help-open").addEventListener("click", show);
 

@@ -8,5 +8,6 @@ const AGAIN_MS = 3000;
 export async function followModels(controls: Controls): Promise<void> {
   const all = await models();
   controls.models(all);
-  if (all.some((model) => model.state === "loading")) setTimeout(() => void followModels(controls).catch(() => undefined), AGAIN_MS);
+  if (all.some((model) => model.state === "loading"))
+    setTimeout(() => void followModels(controls).catch(() => undefined), AGAIN_MS);
 }

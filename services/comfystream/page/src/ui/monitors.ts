@@ -121,18 +121,24 @@ function describe(view: View): { message: string; detail: string; ring?: Ring } 
     case "paused":
       return { message: "Paused", detail: "The session is kept; P goes on." };
     case "failed":
-      return { message: server.text || "The model failed", detail: "The session is still there: choose another model, or stop." };
+      return {
+        message: server.text || "The model failed",
+        detail: "The session is still there: choose another model, or stop.",
+      };
     case "connecting":
       return { message: server.text || "The service is getting ready", detail: "", ring: endless };
     default:
-      return view.pictures > 0 ? { message: "", detail: "" } : { message: "Waiting for the first picture", detail: "", ring: endless };
+      return view.pictures > 0
+        ? { message: "", detail: "" }
+        : { message: "Waiting for the first picture", detail: "", ring: endless };
   }
 }
 
 function filling(buffer: BufferMessage | undefined, at: number): { detail: string; ring: Ring } {
   if (!buffer || buffer.threshold <= 0) return { detail: "", ring: { text: "" } };
   const share = Math.min(1, buffer.fill / buffer.threshold);
-  const left = buffer.expected_ms === undefined ? undefined : Math.max(0, buffer.expected_ms - (performance.now() - at));
+  const left =
+    buffer.expected_ms === undefined ? undefined : Math.max(0, buffer.expected_ms - (performance.now() - at));
   return {
     detail: `${buffer.fill} of ${buffer.threshold} frames`,
     ring: { share, text: left === undefined ? `${Math.floor(share * 100)} %` : `${round(left / 1000, 1)} s` },

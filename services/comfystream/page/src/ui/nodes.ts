@@ -30,18 +30,29 @@ export class NodeFields {
         const fields = Object.entries(node["inputs"])
           // A list is a link to another node.
           .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value))
-          .map(([name, value]) => this.#field(at, id, name, value as string | number | boolean, info[String(at)]?.[id]));
-        if (fields.length > 0) groups.push(h("fieldset", {}, h("legend", {}, `${node["class_type"]} ${id}`), ...fields));
+          .map(([name, value]) =>
+            this.#field(at, id, name, value as string | number | boolean, info[String(at)]?.[id]),
+          );
+        if (fields.length > 0)
+          groups.push(h("fieldset", {}, h("legend", {}, `${node["class_type"]} ${id}`), ...fields));
       }
     });
     this.#box.replaceChildren(...groups);
     this.#details.hidden = groups.length === 0;
   }
 
-  #field(at: number, node: string, name: string, value: string | number | boolean, info: NodeInfo | undefined): HTMLElement {
+  #field(
+    at: number,
+    node: string,
+    name: string,
+    value: string | number | boolean,
+    info: NodeInfo | undefined,
+  ): HTMLElement {
     const id = `node-${at}-${node}-${name}`;
     const known = info?.inputs[name];
-    const choices = Array.isArray(known?.value) ? known.value.filter((each): each is string => typeof each === "string") : [];
+    const choices = Array.isArray(known?.value)
+      ? known.value.filter((each): each is string => typeof each === "string")
+      : [];
     let control: HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
     if (typeof value === "boolean") {
       control = h("select", { id }, new Option("yes", "true"), new Option("no", "false"));
@@ -58,7 +69,12 @@ export class NodeFields {
     }
     control.value = String(value);
     control.addEventListener("input", () => {
-      const now = typeof value === "number" ? Number(control.value) : typeof value === "boolean" ? control.value === "true" : control.value;
+      const now =
+        typeof value === "number"
+          ? Number(control.value)
+          : typeof value === "boolean"
+            ? control.value === "true"
+            : control.value;
       if (typeof now === "number" && (control.value === "" || !Number.isFinite(now))) return;
       this.#set(at, node, name, now);
     });

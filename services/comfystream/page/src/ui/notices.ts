@@ -39,7 +39,9 @@ export class Notices {
   error(error: unknown, ...actions: Action[]): void {
     const body = errorBody(error);
     this.note(error);
-    const same = [...this.#region.children].find((each) => (each as HTMLElement).dataset["key"] === `${body.code} ${body.message}`);
+    const same = [...this.#region.children].find(
+      (each) => (each as HTMLElement).dataset["key"] === `${body.code} ${body.message}`,
+    );
     if (same) {
       const count = Number((same as HTMLElement).dataset["count"] ?? 1) + 1;
       (same as HTMLElement).dataset["count"] = String(count);
@@ -66,7 +68,12 @@ export class Notices {
     for (const button of buttons) button.addEventListener("click", () => notice.remove());
     const notice = h(
       "div",
-      { class: `notice ${kind}`, "data-key": `${body.code} ${body.message}`, "data-code": body.code, role: kind === "error" ? "alert" : "status" },
+      {
+        class: `notice ${kind}`,
+        "data-key": `${body.code} ${body.message}`,
+        "data-code": body.code,
+        role: kind === "error" ? "alert" : "status",
+      },
       h("b", {}, body.message),
       dismiss,
       body.hint ? h("p", {}, body.hint) : undefined,

@@ -37,10 +37,6 @@ export class RecordButton {
     this.#button.disabled = !stream;
   }
 
-  press(): void {
-    this.#button.click();
-  }
-
   toggle(): void {
     if (this.#recording) return this.#recording.stop();
     if (!this.#stream) return;

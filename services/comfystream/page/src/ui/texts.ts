@@ -26,7 +26,9 @@ export class Texts {
     // Followed only by who is at the end: scrolling back to read must not be undone by the next line.
     const atEnd = this.#list.scrollTop + this.#list.clientHeight >= this.#list.scrollHeight - 8;
     this.#lines.push(line);
-    this.#list.append(h("p", {}, h("time", {}, new Date().toLocaleTimeString([], { hour12: false })), h("span", {}, line)));
+    this.#list.append(
+      h("p", {}, h("time", {}, new Date().toLocaleTimeString([], { hour12: false })), h("span", {}, line)),
+    );
     if (this.#lines.length > MOST) {
       this.#lines.shift();
       this.#list.firstElementChild?.remove();

@@ -14,11 +14,18 @@ export const SOURCES: Record<Kind, string> = {
 };
 
 /** What starting would do: `input` for the first monitor, `output` for the second. */
-export function plan(choice: Readonly<Choice>, file: File | undefined, model: string): { input: string; output: string } {
+export function plan(
+  choice: Readonly<Choice>,
+  file: File | undefined,
+  model: string,
+): { input: string; output: string } {
   const { source, width, height, fps } = choice;
   const input = source === "file" && file ? file.name : SOURCES[source];
   return {
-    input: source === "file" && !file ? "Choose a video under Source, or drop one here" : input.charAt(0).toUpperCase() + input.slice(1),
+    input:
+      source === "file" && !file
+        ? "Choose a video under Source, or drop one here"
+        : input.charAt(0).toUpperCase() + input.slice(1),
     output: `Start sends ${input} ${model ? `through ${model}` : "there and back"}, at ${width} × ${height} and ${fps} frames a second.`,
   };
 }

@@ -21,7 +21,11 @@ export class WorkflowBox {
       workflows = undefined;
     }
     if (!workflows) {
-      throw new SourceError("bad_workflow", `${file.name} is not a ComfyUI workflow`, "Save one in ComfyUI with Workflow > Export (API) and drop that JSON file here.");
+      throw new SourceError(
+        "bad_workflow",
+        `${file.name} is not a ComfyUI workflow`,
+        "Save one in ComfyUI with Workflow > Export (API) and drop that JSON file here.",
+      );
     }
     this.#show(workflows, file.name);
     return workflows;
