@@ -81,10 +81,8 @@ export class App {
     setInterval(() => this.#show(), SHOW_MS);
     listenForToken(() => void this.load());
     addEventListener("pagehide", () => this.stop());
-    (navigator.mediaDevices as MediaDevices | undefined)?.addEventListener(
-      "devicechange",
-      () => void this.controls.listCameras(),
-    );
+    const media = navigator.mediaDevices as MediaDevices | undefined;
+    media?.addEventListener("devicechange", () => void this.controls.listCameras());
     this.#setPhase("idle", "Idle");
   }
 
@@ -306,15 +304,18 @@ export class App {
 
   #wayOut(error: unknown): Action[] {
     const again = { label: "Try again", run: () => (this.stop(), void this.start()) };
-    if (!(error instanceof SourceError) || this.controls.choice.source === "test") return [again];
-    const test = {
-      label: "Use the test pattern",
+    if (!(error instanceof SourceError)) return [again];
+    const instead = <K extends Key>(label: string, key: K, value: Choice[K]): Action => ({
+      label,
       run: () => {
-        this.controls.set("source", "test");
+        this.controls.set(key, value);
         if (!this.running) void this.start();
       },
-    };
-    return [test, again];
+    });
+    if (error.mic) return [instead("Go on without it", "mic", false), again];
+    return this.controls.choice.source === "test"
+      ? [again]
+      : [instead("Use the test pattern", "source", "test"), again];
   }
 
   #report(error: unknown, ...actions: Action[]): void {

@@ -26,6 +26,8 @@ export interface Opened {
 
 /** What went wrong, in words for people. */
 export class SourceError extends Error {
+  /** It was the microphone: the picture may go without it. */
+  mic = false;
   readonly code: string;
   readonly hint: string;
   constructor(code: string, message: string, hint: string) {
@@ -38,33 +40,30 @@ export class SourceError extends Error {
 
 function explain(cause: unknown, what: string): SourceError {
   const name = cause instanceof DOMException || cause instanceof Error ? cause.name : "";
+  const other = what === "microphone" ? "go on without it" : "use the test pattern";
   switch (name) {
     case "NotAllowedError":
     case "SecurityError":
       return new SourceError(
         "permission_denied",
         `The browser was not allowed to use the ${what}`,
-        "Allow it at the left of the address bar and start again, or use the test pattern.",
+        `Allow it at the left of the address bar and try again, or ${other}.`,
       );
     case "NotFoundError":
     case "OverconstrainedError":
-      return new SourceError(
-        "not_found",
-        `There is no ${what} that fits`,
-        "Plug one in, choose another, or use the test pattern.",
-      );
+      return new SourceError("not_found", `There is no ${what} that fits`, `Plug one in, or ${other}.`);
     case "NotReadableError":
     case "AbortError":
       return new SourceError(
         "in_use",
         `The ${what} does not start`,
-        "Another program may hold it; close that one, or use the test pattern.",
+        `Another program may hold it; close that one, or ${other}.`,
       );
     default:
       return new SourceError(
         "source_failed",
         `The ${what} does not start${cause instanceof Error ? `: ${cause.message}` : ""}`,
-        "Try another source, or the test pattern.",
+        `Try again, or ${other}.`,
       );
   }
 }
@@ -129,7 +128,9 @@ async function microphone(): Promise<MediaStreamTrack | undefined> {
     });
     return stream.getAudioTracks()[0];
   } catch (cause) {
-    throw cause instanceof SourceError ? cause : explain(cause, "microphone");
+    const error = cause instanceof SourceError ? cause : explain(cause, "microphone");
+    error.mic = true;
+    throw error;
   }
 }
 

@@ -106,7 +106,9 @@ export class Figures {
 
   /** One slot of the plots; `point` where frames were measured in it. */
   tick(latency: Latency, point: Point | undefined, stats: Stats | undefined): void {
-    this.#points.push(point);
+    const { p50, p95, estimated } = latency;
+    const guess = estimated && p50 !== undefined ? { value: p50, high: p95 ?? p50 } : undefined;
+    this.#points.push(point ?? guess);
     if (this.#points.length > SLOTS) this.#points.shift();
     this.#latency.show(this.#points);
     this.#stages.push(stats?.stages);
