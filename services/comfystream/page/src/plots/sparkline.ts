@@ -1,0 +1,67 @@
+// A line over time with an optional band above it, scaled to itself from zero. SVG, so that colours follow the theme.
+
+import { svg, text, h } from "../ui/dom.ts";
+
+export interface Point {
+  value: number;
+  /** Upper edge of the band, where there is one. */
+  high?: number;
+}
+
+const W = 600;
+const H = 100;
+
+/** A round number not below `value`, so that the scale does not breathe with every sample. */
+export function ceiling(value: number): number {
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  const step = [1, 1.5, 2, 3, 4, 5, 7.5, 10].find((each) => each * power >= value) ?? 10;
+  return step * power;
+}
+
+export class Sparkline {
+  readonly #line = svg("path", { class: "line" });
+  readonly #band = svg("path", { class: "band" });
+  readonly #tick = h("span", { class: "tick" });
+  readonly #empty: HTMLElement;
+  readonly #slots: number;
+  readonly #unit: string;
+
+  constructor(box: HTMLElement, slots: number, unit: string, empty: string) {
+    this.#slots = slots;
+    this.#unit = unit;
+    this.#empty = h("span", { class: "empty" }, empty);
+    const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    root.append(svg("path", { class: "grid", d: `M0 0H${W}M0 ${H}H${W}` }), this.#band, this.#line);
+    this.#tick.style.top = "0";
+    box.append(root, this.#tick, this.#empty);
+  }
+
+  show(points: readonly (Point | undefined)[]): void {
+    const shown = points.slice(-this.#slots);
+    const top = ceiling(Math.max(0, ...shown.map((point) => point?.high ?? point?.value ?? 0)));
+    const first = this.#slots - shown.length;
+    const x = (at: number): string => (((first + at) / (this.#slots - 1)) * W).toFixed(1);
+    const y = (value: number): string => (H - (Math.min(value, top) / top) * H).toFixed(1);
+    let line = "";
+    let pen = false;
+    const upper: string[] = [];
+    const lower: string[] = [];
+    shown.forEach((point, at) => {
+      if (!point) {
+        pen = false;
+        return;
+      }
+      line += `${pen ? "L" : "M"}${x(at)} ${y(point.value)}`;
+      pen = true;
+      upper.push(`${x(at)} ${y(point.high ?? point.value)}`);
+      lower.unshift(`${x(at)} ${y(point.value)}`);
+    });
+    this.#line.setAttribute("d", line);
+    this.#band.setAttribute("d", upper.length > 1 ? `M${[...upper, ...lower].join("L")}Z` : "");
+    const some = upper.length > 0;
+    this.#empty.hidden = some;
+    this.#tick.hidden = !some;
+    text(this.#tick, `${top} ${this.#unit}`);
+  }
+}
