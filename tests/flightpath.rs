@@ -660,3 +660,44 @@ fn latency_is_told_a_few_times_and_not_with_each_batch() {
     assert!(count("unbatch") <= 4, "{} from comfyunbatch", count("unbatch"));
     assert!(count("batch") <= 8, "{} from comfybatch", count("batch"));
 }
+
+#[test]
+fn stream_that_is_wanted_follows_one_that_was_not_on_the_same_pads() {
+    let source = "videotestsrc num-buffers=4 ! video/x-raw,format=RGB,width=64,height=48";
+    let pipeline = parse(&format!(
+        "comfybatch name=batch batch-size=1 ! comfyunbatch name=frames {source} name=only ! batch.sink_0 \
+         videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=100/1 ! batch.sink_1 \
+         frames.src_1 ! fakesink name=other async=false"
+    ));
+    let (batch, frames) = (pipeline.by_name("batch").unwrap(), pipeline.by_name("frames").unwrap());
+    let out = frames.static_pad("src_0").unwrap();
+    let (unwanted, told) = std::sync::mpsc::sync_channel(1);
+    // The end of the first stream comes behind the frames that nobody takes.
+    batch
+        .static_pad("sink_0")
+        .unwrap()
+        .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
+                let _ = unwanted.try_send(());
+            }
+            gst::PadProbeReturn::Ok
+        });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    told.recv_timeout(comfy_tests::DEADLINE).unwrap();
+    let later = gst::parse::bin_from_description(source, true).unwrap();
+    let sink = gst::ElementFactory::make("fakesink")
+        .property("async", false)
+        .build()
+        .unwrap();
+    pipeline.add_many([later.upcast_ref(), &sink]).unwrap();
+    let tap = Tap::on(&sink.static_pad("sink").unwrap());
+    sink.sync_state_with_parent().unwrap();
+    out.link(&sink.static_pad("sink").unwrap()).unwrap();
+    let slot = batch.static_pad("sink_0").unwrap();
+    let before = slot.peer().unwrap();
+    before.unlink(&slot).unwrap();
+    later.static_pad("src").unwrap().link(&slot).unwrap();
+    later.sync_state_with_parent().unwrap();
+    tap.wait_frames(4);
+    pipeline.set_state(gst::State::Null).unwrap();
+}

@@ -218,7 +218,7 @@ fn sound_comes_back_in_time_with_the_pictures() {
     // A model that takes its time, so that there is something to wait for.
     let key = Key {
         backend: Backend::Null,
-        ..model("builtin:null?ms=80")
+        ..model("builtin:null?base=25ms")
     };
     let settings = Settings {
         model: Some(key),
@@ -231,30 +231,18 @@ fn sound_comes_back_in_time_with_the_pictures() {
     let (browser, session, _heard) = open(&pool, &offered, Role::Echo(settings));
     browser.picture("a picture", |_| true);
     browser.more_sounds(100);
-    // Both are stamped with the time of their capture by one clock; what is left is when they arrive.
-    browser.more_pictures(60);
-    let late = |times: Vec<(gst::ClockTime, Option<gst::ClockTime>)>| {
-        let mut late: Vec<i64> = times
-            .iter()
-            .rev()
-            .take(40)
-            .filter_map(|(at, pts)| Some(at.nseconds() as i64 - (*pts)?.nseconds() as i64))
-            .collect();
-        late.sort_unstable();
-        late[late.len() / 2]
-    };
+    // The delay follows what was measured, a little at a time.
+    let mut skew = None;
+    for _ in 0..10 {
+        browser.more_pictures(15);
+        skew = session.stats().audio_skew_ms;
+        if skew.is_some_and(|skew| skew.abs() < 40.0) {
+            break;
+        }
+    }
     let stats = session.stats();
-    assert!((60.0..200.0).contains(&stats.audio_delay_ms), "{stats:?}");
-    let (_pictures, _sounds) = (
-        late(
-            browser
-                .pictures()
-                .iter()
-                .map(|picture| (picture.at, picture.pts))
-                .collect(),
-        ),
-        late(browser.sounds()),
-    );
+    assert!(skew.is_some_and(|skew| skew.abs() < 40.0), "{stats:?}");
+    assert!(stats.audio_delay_ms > 0.0, "{stats:?}");
 }
 
 #[test]

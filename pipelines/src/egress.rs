@@ -10,9 +10,9 @@ use crate::codec::rtp::{Payload, TRANSPORT_CC};
 use crate::codec::{self, Codec, Purpose};
 use crate::infergraph::make;
 use crate::ingress::src_of;
-use crate::link::Inlet;
+use crate::link::{self, Inlet};
 use crate::rtc::Error;
-use crate::stages::{Mark, Stages};
+use crate::stages::{Mark, Stages, running_time};
 
 /// Pictures that wait for the encoder at most. More would only be older.
 const PICTURES: u64 = 2;
@@ -135,6 +135,8 @@ pub struct Audio {
     wait: gst::Element,
     /// By how much it is held, in nanoseconds.
     delay: AtomicU64,
+    /// How old packets are when they leave, in nanoseconds, smoothed; 0: none has left.
+    age: Arc<AtomicU64>,
 }
 
 impl Audio {
@@ -146,11 +148,37 @@ impl Audio {
         number(&payloader, payload.number, ssrc);
         let packets = make("capsfilter")?;
         packets.set_property("caps", packet_caps("audio", payload, ssrc));
+        let age = Arc::new(AtomicU64::new(0));
+        let ages = age.clone();
+        src_of(&packets)?.add_probe(
+            gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+            move |pad, info| {
+                let pts = match &info.data {
+                    Some(gst::PadProbeData::Buffer(buffer)) => buffer.pts(),
+                    Some(gst::PadProbeData::BufferList(list)) => list.get(0).and_then(|buffer| buffer.pts()),
+                    _ => None,
+                };
+                if let Some(taken) = pts.and_then(|pts| running_time(pad, pts)) {
+                    let age = link::now().saturating_sub(taken).nseconds().max(1);
+                    let before = ages.load(Ordering::Relaxed);
+                    ages.store(
+                        if before == 0 {
+                            age
+                        } else {
+                            before - before / 16 + age / 16
+                        },
+                        Ordering::Relaxed,
+                    );
+                }
+                gst::PadProbeReturn::Ok
+            },
+        );
         run(pipeline, &[inlet.element(), &wait, &payloader, &packets], pad)?;
         Ok(Self {
             inlet: Arc::new(inlet),
             wait,
             delay: AtomicU64::new(0),
+            age,
         })
     }
 
@@ -162,6 +190,13 @@ impl Audio {
         if self.wait.property::<i64>("ts-offset").abs_diff(offset) > 2_000_000 {
             self.wait.set_property("ts-offset", offset);
         }
+    }
+
+    /// How old packets are when they leave; None: none has left.
+    pub fn age(&self) -> Option<gst::ClockTime> {
+        Some(self.age.load(Ordering::Relaxed))
+            .filter(|age| *age > 0)
+            .map(gst::ClockTime::from_nseconds)
     }
 
     /// How long it is held.

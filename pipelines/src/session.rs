@@ -75,6 +75,8 @@ pub struct Stats {
     pub bitrate_target: u32,
     /// How long sound is held so that it is in time with the picture.
     pub audio_delay_ms: f64,
+    /// How much older sound is than pictures when both leave; None: one of them does not.
+    pub audio_skew_ms: Option<f64>,
     /// What the LATENCY query answers at the sender.
     pub latency_ms: f64,
     /// Frames sent.
@@ -472,6 +474,9 @@ impl Session {
             codec_out: video.as_ref().map(|video| video.codec.to_string()),
             bitrate_target: video.as_ref().map_or(0, |video| video.bitrate()),
             audio_delay_ms: audio.as_ref().map_or(0.0, |audio| ms(audio.delay())),
+            audio_skew_ms: audio
+                .as_ref()
+                .and_then(|audio| Some(ms(audio.age()?) - ms(self.stream.notes().age()?))),
             latency_ms: video.as_ref().and_then(|video| video.latency()).map_or(0.0, ms),
             frames_out: video.as_ref().map_or(0, |video| video.sent()),
             dropped: video.as_ref().map_or(0, |video| video.inlet.dropped()),

@@ -401,8 +401,8 @@ impl Stream {
                     }
                 };
                 self.route();
-                (self.listener)(Event::Failed(text));
                 self.tell_state(None);
+                (self.listener)(Event::Failed(text));
                 leave(gone.into_iter().collect());
             }
             pool::Event::Warning(text) => (self.listener)(Event::Warning(text)),

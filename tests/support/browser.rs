@@ -85,8 +85,14 @@ impl Browser {
         if let Some(encoder) = &offered.encoder {
             text += &format!(
                 " {} ! {encoder} ! {payloader} pt=96 ssrc=1111 \
-                 ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111 ! peer.sink_0",
-                offered.source, offered.encoding_name
+                 ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111{} ! peer.sink_0",
+                offered.source,
+                offered.encoding_name,
+                if offered.encoding_name == "H264" {
+                    ",packetization-mode=(string)1"
+                } else {
+                    ""
+                }
             );
             if offered.sound {
                 text += " audiotestsrc is-live=true samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=2 ! opusenc \
@@ -94,10 +100,13 @@ impl Browser {
                      ! application/x-rtp,media=audio,encoding-name=OPUS,payload=97,ssrc=(uint)2222 ! peer.sink_1";
             }
         }
-        let pipeline: gst::Pipeline = gst::parse::launch(&text)
-            .expect("a pipeline")
-            .downcast()
-            .expect("several");
+        let parsed = gst::parse::launch(&text).expect("a description");
+        // One element alone is not put into a pipeline.
+        let pipeline = parsed.downcast::<gst::Pipeline>().unwrap_or_else(|alone| {
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&alone).expect("a new element");
+            pipeline
+        });
         let bin = pipeline.by_name("peer").expect("named so");
         let agent = bin
             .property::<glib::Object>("ice-agent")

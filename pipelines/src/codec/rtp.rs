@@ -120,10 +120,11 @@ impl Payload {
     }
 
     /// How well it suits us: the lower the better; None: not at all.
-    fn rank(&self) -> Option<u32> {
+    fn rank(&self, send: bool) -> Option<u32> {
         match self.codec()? {
             Codec::H264 => {
-                if self.parameter("packetization-mode") != Some("1") {
+                // Anything can be taken; what we send has pictures in several packets.
+                if send && self.parameter("packetization-mode") != Some("1") {
                     return None;
                 }
                 let profile = self
@@ -213,15 +214,16 @@ pub fn payloads(media: &SDPMediaRef) -> Vec<Payload> {
         .collect()
 }
 
-/// The payloads that suit us, best first: formats in the order of the offer, which is what its sender likes.
-pub fn suitable(payloads: &[Payload], taken: &[Codec]) -> Vec<Payload> {
+/// The payloads that suit us, best first: formats in the order of the offer, which is what its sender likes. `send`:
+/// they are for what we send, too.
+pub fn suitable(payloads: &[Payload], taken: &[Codec], send: bool) -> Vec<Payload> {
     let place = |codec: Codec| payloads.iter().position(|payload| payload.codec() == Some(codec));
     let mut ranked: Vec<_> = payloads
         .iter()
         .enumerate()
         .filter_map(|(at, payload)| {
             let codec = payload.codec().filter(|codec| taken.contains(codec))?;
-            Some((place(codec), payload.rank()?, at))
+            Some((place(codec), payload.rank(send)?, at))
         })
         .collect();
     ranked.sort_unstable();
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn the_peers_order_counts_and_within_a_format_what_every_receiver_takes() {
         let numbers = |taken: &[Codec]| -> Vec<u8> {
-            suitable(&offered(), taken)
+            suitable(&offered(), taken, true)
                 .iter()
                 .map(|payload| payload.number)
                 .collect()

@@ -181,7 +181,7 @@ fn choose(line: &Line, receive: bool, send: bool, taken: &[Codec]) -> Result<Pay
             .ok_or_else(|| Error::Unfit("it offers sound, and not as Opus".into()));
     }
     let mut why = Vec::new();
-    for payload in rtp::suitable(&line.payloads, taken) {
+    for payload in rtp::suitable(&line.payloads, taken, send) {
         let codec = payload.codec().expect("suitable ones have one");
         let decodes = if receive {
             codec::decoder(codec).map(|_| ())

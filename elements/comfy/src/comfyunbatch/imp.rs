@@ -321,7 +321,9 @@ impl ComfyUnbatch {
         let Some(stream) = state.streams.get_mut(&number) else {
             return Ok(state);
         };
-        let restarts = event.type_() == gst::EventType::StreamStart && stream.flow == Err(gst::FlowError::Eos);
+        // Somebody may want this one, although nobody did the one before.
+        let over = [gst::FlowError::Eos, gst::FlowError::NotLinked].map(Err);
+        let restarts = event.type_() == gst::EventType::StreamStart && over.contains(&stream.flow);
         if restarts {
             stream.flow = Ok(gst::FlowSuccess::Ok);
         }
