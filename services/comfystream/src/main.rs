@@ -1,5 +1,5 @@
 //! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `bench` how fast, `doctor` what this
-//! machine has.
+//! machine has; `serve` does it to live video of browsers.
 
 mod bench;
 mod demo;
@@ -9,6 +9,7 @@ mod moments;
 mod progress;
 mod report;
 mod selftest;
+mod serve;
 mod sheet;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
+    Serve(Box<serve::Args>),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Serve(args) => serve::run(*args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("comfystream: {error:#}");
