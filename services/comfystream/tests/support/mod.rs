@@ -1,6 +1,8 @@
 //! What the tests of the program share: runs of it, clips, and a look at what it wrote.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod service;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
