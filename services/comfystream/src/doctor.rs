@@ -144,14 +144,14 @@ fn media() -> Vec<Finding> {
     ]
     .map(element)
     .into();
-    findings.push(chosen("H.264 decoder", true, codec::decoder(Codec::H264)));
-    findings.push(chosen(
-        "H.264 encoder",
-        true,
-        codec::encoder(Codec::H264, Purpose::File),
-    ));
-    findings.push(chosen("VP8 decoder", false, codec::decoder(Codec::Vp8)));
-    findings.push(chosen("VP8 encoder", false, codec::encoder(Codec::Vp8, Purpose::File)));
+    for (name, needed, choice) in [
+        ("H.264 decoder", true, codec::decoder(Codec::H264)),
+        ("H.264 encoder", true, codec::encoder(Codec::H264, Purpose::File)),
+        ("VP8 decoder", false, codec::decoder(Codec::Vp8)),
+        ("VP8 encoder", false, codec::encoder(Codec::Vp8, Purpose::File)),
+    ] {
+        findings.push(chosen(GROUP, name, needed, choice));
+    }
     findings.push(match codec::aac_encoder() {
         Some((_, name)) => ok(GROUP, "AAC encoder", name),
         None => absent(
@@ -167,20 +167,42 @@ fn media() -> Vec<Finding> {
     findings
 }
 
-fn chosen(name: &str, needed: bool, choice: Result<codec::Choice, codec::NoCodec>) -> Finding {
+fn chosen(group: &'static str, name: &str, needed: bool, choice: Result<codec::Choice, codec::NoCodec>) -> Finding {
     match choice {
         Ok(choice) => {
             let kind = if choice.hardware { "hardware" } else { "software" };
-            ok("files", name, format!("{} ({kind})", choice.name))
+            ok(group, name, format!("{} ({kind})", choice.name))
         }
-        Err(error) => lacking("files", name, needed, "none", error),
+        Err(error) => lacking(group, name, needed, "none", error),
     }
 }
 
+/// What `serve` speaks to browsers with.
 fn webrtc() -> Vec<Finding> {
-    ["webrtcbin", "nicesrc", "dtlsenc", "srtpenc", "rtpvp8pay", "rtph264pay"]
-        .map(|name| element("WebRTC", name, false))
-        .into()
+    const GROUP: &str = "WebRTC";
+    let mut findings: Vec<Finding> = [
+        "webrtcbin",
+        "nicesrc",
+        "dtlssrtpenc",
+        "srtpenc",
+        "sctpenc",
+        "rtpvp8pay",
+        "rtph264pay",
+        "rtpvp9pay",
+        "rtpopusdepay",
+        "rtpopuspay",
+        "opusdec",
+        "opusenc",
+    ]
+    .map(|name| element(GROUP, name, false))
+    .into();
+    for codec in Codec::ALL {
+        let live = Purpose::Live { bitrate: 2_000_000 };
+        let (encoder, decoder) = (codec::encoder(codec, live), codec::decoder(codec));
+        findings.push(chosen(GROUP, &format!("{codec} encoder"), false, encoder));
+        findings.push(chosen(GROUP, &format!("{codec} decoder"), false, decoder));
+    }
+    findings
 }
 
 fn element(group: &'static str, name: &str, needed: bool) -> Finding {

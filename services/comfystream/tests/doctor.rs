@@ -63,6 +63,8 @@ fn what_is_missing_comes_with_its_package_and_a_failure() {
         ("files", "H.264 encoder", "missing", "gstreamer1.0-plugins-ugly"),
         ("files", "H.264 decoder", "missing", "gstreamer1.0-libav"),
         ("WebRTC", "webrtcbin", "absent", "gstreamer1.0-plugins-bad"),
+        ("WebRTC", "nicesrc", "absent", "gstreamer1.0-nice"),
+        ("WebRTC", "opusenc", "absent", "gstreamer1.0-plugins-base"),
     ] {
         let finding = finding(&diagnosis, group, name);
         assert_eq!(finding["status"], status, "{finding}");

@@ -48,17 +48,15 @@ fn it_says_where_it_is_and_how_it_is() {
 #[test]
 fn models_are_loaded_before_they_are_asked_for() {
     let service = Service::start(&["--model", "builtin:invert"]);
-    let deadline = std::time::Instant::now() + support::service::PATIENCE;
-    let health = loop {
-        let health = service.get("/health");
-        if health.status == 200 {
-            break health.json();
-        }
-        assert_eq!(health.json()["status"], "loading");
-        assert!(health.header("retry-after").is_some());
-        assert!(std::time::Instant::now() < deadline, "{health:?}");
-        std::thread::yield_now();
-    };
+    let health = service.until("/health", |health| {
+        let state = health.json()["status"].clone();
+        assert!(
+            state == "ready" || state == "loading" && health.header("retry-after").is_some(),
+            "{health:?}"
+        );
+        health.status == 200
+    });
+    let health = health.json();
     assert_eq!(
         (&health["models"][0]["name"], &health["models"][0]["state"]),
         (&json!("invert"), &json!("ready"))

@@ -58,14 +58,14 @@ pub(crate) enum Outcome {
 pub(crate) struct Refusal {
     /// Its type, where it has one.
     request: Option<String>,
-    failure: Failure,
+    failure: Box<Failure>,
 }
 
 /// Reads a message.
 pub(crate) fn read(text: &str) -> Result<Request, Refusal> {
     let refuse = |request: Option<&str>, failure: Failure| Refusal {
         request: request.map(|name| name.chars().take(SHOWN).collect()),
-        failure,
+        failure: failure.into(),
     };
     let message: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| refuse(None, malformed(format!("not a JSON object: {error}"))))?;

@@ -230,11 +230,11 @@ impl Options {
             // Who gives an address in one form does not want the other form of the file.
             if self.listen.is_some() {
                 (file.host, file.port) = (None, None);
-            } else if self.host.is_some() || self.port.is_some() {
-                if let Some(listen) = file.listen.take() {
-                    self.host.get_or_insert_with(|| listen.ip().to_string());
-                    self.port.get_or_insert(listen.port());
-                }
+            } else if (self.host.is_some() || self.port.is_some())
+                && let Some(listen) = file.listen.take()
+            {
+                self.host.get_or_insert_with(|| listen.ip().to_string());
+                self.port.get_or_insert(listen.port());
             }
             prefer!(self, file: listen, host, port, media_ports, models, default_model, batch_size, threshold,
                 max_batches, leaky, threads, backend, device, turn_user, turn_credential, turn_secret, turn_ttl, ice_tcp,

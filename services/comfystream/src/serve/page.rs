@@ -12,7 +12,7 @@ use super::error::Failure;
 struct Files;
 
 /// Scripts, styles and connections of the page's own origin only.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       media-src 'self' blob: mediastream:; font-src 'self'; connect-src 'self'; worker-src 'self' blob:; \
                       manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 const HEADERS: [(HeaderName, &str); 4] = [

@@ -35,7 +35,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     // As a fallback, because addresses are changed before they are looked up.
     Router::new()
         .fallback_service(inner)
-        .layer(TraceLayer::new_for_http())
+        // What failed is logged where it is known why.
+        .layer(TraceLayer::new_for_http().on_failure(()))
         .layer(map_request(strip))
 }
 

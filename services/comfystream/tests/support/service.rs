@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for anything; more than a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,6 +64,23 @@ impl Service {
 
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "")
+    }
+
+    /// Asks until it is so.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "what happens beside requests is seen by asking again"
+    )]
+    pub(crate) fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path);
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < end, "{path}: {answer:?}");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn post(&self, path: &str, mime: &str, body: &str) -> Answer {
