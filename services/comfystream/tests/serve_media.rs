@@ -168,7 +168,7 @@ fn the_control_channel_does_what_it_is_asked_for() {
 
 #[test]
 fn what_one_publishes_others_watch() {
-    let service = Service::start(&["--stun", "stun:127.0.0.1:9"]);
+    let service = Service::start(&["--stun", "stun:127.0.0.1:9", "--max-sessions", "8"]);
     let publish = || {
         Browser::new(&Offered {
             receives: false,

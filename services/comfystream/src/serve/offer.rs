@@ -42,7 +42,6 @@ pub(crate) struct Full {
     offer: Description,
     /// A ComfyUI workflow, a list with one, or null for the service's own.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
     prompts: Value,
     /// Size before the model.
     #[serde(default)]
