@@ -350,6 +350,15 @@ fn the_page_comes_out_of_the_program() {
     assert_eq!(service.send("GET", "/", &[("If-None-Match", tag)], "").status, 304);
     assert_eq!(service.get("/live").body, page.body);
     assert_eq!(service.get("/live/").body, page.body);
+    for path in ["/whep-player", "/stats", "/live/stats"] {
+        assert_eq!(service.get(path).status, 200, "{path}");
+    }
+    let script = page
+        .body
+        .split('"')
+        .find(|text| text.starts_with("./assets/") && text.ends_with(".js"));
+    let script = service.get(script.unwrap().trim_start_matches('.'));
+    assert!(script.header("cache-control").unwrap().contains("immutable"));
     let head = service.send("HEAD", "/", &[], "");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }

@@ -248,6 +248,29 @@ fn what_one_publishes_others_watch() {
 }
 
 #[test]
+fn sources_of_the_service_are_watched() {
+    let service = Service::start(&["--source", "pic=test:", "--max-sessions", "8"]);
+    let (viewer, sdp) = Browser::new(&Offered {
+        encoder: None,
+        channels: Vec::new(),
+        ..Offered::default()
+    });
+    let watched = service.post("/whep/pic", SDP, &sdp);
+    assert_eq!(watched.status, 201, "{watched:?}");
+    viewer.accept(&watched.body);
+    viewer.picture("any", |_| true);
+    let sources = service.get("/api/sources").json();
+    assert_eq!(
+        (&sources["sources"][0]["name"], &sources["sources"][0]["kind"]),
+        (&json!("pic"), &json!("config"))
+    );
+    assert!(service.get("/stream/pic/stats").json()["stats"]["stages"].is_object());
+    service.post("/whip/pic", SDP, "v=0").refused(409, "name_taken");
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+}
+
+#[test]
 fn places_are_counted_and_given_back() {
     let service = Service::start(&["--max-sessions", "1", "--connect-time", "1"]);
     let (browser, sdp) = Browser::new(&Offered::default());
