@@ -665,9 +665,9 @@ fn latency_is_told_a_few_times_and_not_with_each_batch() {
 fn stream_that_is_wanted_follows_one_that_was_not_on_the_same_pads() {
     let source = "videotestsrc num-buffers=4 ! video/x-raw,format=RGB,width=64,height=48";
     let pipeline = parse(&format!(
-        "comfybatch name=batch batch-size=1 ! comfyunbatch name=frames {source} name=only ! batch.sink_0 \
+        "comfybatch name=batch batch-size=1 ! comfyunbatch name=frames {source} ! batch.sink_0 \
          videotestsrc is-live=true ! video/x-raw,format=RGB,width=64,height=48,framerate=100/1 ! batch.sink_1 \
-         frames.src_1 ! fakesink name=other async=false"
+         frames.src_1 ! fakesink async=false"
     ));
     let (batch, frames) = (pipeline.by_name("batch").unwrap(), pipeline.by_name("frames").unwrap());
     let out = frames.static_pad("src_0").unwrap();
@@ -684,7 +684,7 @@ fn stream_that_is_wanted_follows_one_that_was_not_on_the_same_pads() {
         });
     pipeline.set_state(gst::State::Playing).unwrap();
     told.recv_timeout(comfy_tests::DEADLINE).unwrap();
-    let later = gst::parse::bin_from_description(source, true).unwrap();
+    let later = gst::parse::bin_from_description(&format!("{source} ! identity"), true).unwrap();
     let sink = gst::ElementFactory::make("fakesink")
         .property("async", false)
         .build()
