@@ -18,6 +18,7 @@ SEQUENCES ?= 10000
 SECONDS ?= 60
 TARGETS ?=
 MINUTES ?= 10
+LISTEN ?= 127.0.0.1:8889
 
 PRODUCTS := --release --locked -p gst-plugin-comfy -p gst-plugin-trickle -p comfystream -p trickle-relay
 
@@ -48,9 +49,8 @@ $(CLIP): scripts/make_clip.py scripts/pictures.txt scripts/requirements.txt
 
 clip: $(CLIP) ## the demo clip, .work/media/demo.mp4
 
-demo: build $(filter $(CLIP),$(INPUT)) ## a video through a model, result in out/: INPUT=clip.mp4 MODEL=models/cartoon.onnx BATCH=4
-	GST_PLUGIN_PATH="$(RELEASE)$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" \
-		"$(RELEASE)/comfystream" demo --input "$(INPUT)" --model "$(MODEL)" --batch "$(BATCH)" --out out
+demo: build $(filter $(CLIP),$(INPUT)) ## a video through a model, then the page with a camera: INPUT=clip.mp4 MODEL=models/cartoon.onnx BATCH=4 LISTEN=127.0.0.1:8889
+	@scripts/demo.sh "$(RELEASE)" "$(INPUT)" "$(MODEL)" "$(BATCH)" "$(LISTEN)"
 
 test: setup ## everything that has to pass before a change goes in
 	@scripts/test.sh

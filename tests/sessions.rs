@@ -350,6 +350,46 @@ fn a_test_picture_is_a_source_that_peers_watch() {
 }
 
 #[test]
+fn a_film_is_a_source_that_begins_again_at_its_end() {
+    let temp = comfy_tests::temp::Temp::new();
+    let path = temp.path().join("film.mkv").display().to_string();
+    let film = comfy_tests::pipeline::parse(&format!(
+        "videotestsrc num-buffers=20 pattern=white ! video/x-raw,width=160,height=120,framerate=20/1 \
+         ! vp8enc deadline=1 cpu-used=8 ! matroskamux name=mux ! filesink location={path} \
+         audiotestsrc num-buffers=40 ! opusenc ! mux."
+    ));
+    comfy_tests::pipeline::run(&film).expect_eos();
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..Settings::default()
+    };
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hear = heard.clone();
+    let listener = Arc::new(move |event| {
+        if let stream::Event::Failed(text) | stream::Event::Warning(text) = event {
+            hear.lock().unwrap().push(text);
+        }
+    });
+    let source = comfy_pipelines::source::Source::open(&pool, "film", &path, settings, listener).unwrap();
+    let watches = Offered {
+        encoder: None,
+        ..Offered::default()
+    };
+    let (browser, _session, _heard) = open(&pool, &watches, Role::Watch(source.stream().clone()));
+    browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+    // More than it has, and no faster than it is.
+    let from = gst::get_timestamp();
+    browser.more_pictures(30);
+    let took = gst::get_timestamp() - from;
+    assert!(
+        took > gst::ClockTime::from_mseconds(900),
+        "30 pictures at 20 a second in {took}"
+    );
+    assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
+}
+
+#[test]
 fn offers_that_are_none_are_refused_with_the_reason() {
     comfy_tests::init();
     let pool = Pool::new();

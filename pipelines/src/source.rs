@@ -8,7 +8,7 @@ use gst::prelude::*;
 use parking_lot::Mutex;
 
 use crate::infergraph::{Error, make};
-use crate::ingress::Scaler;
+use crate::ingress::{self, Scaler};
 use crate::link::{self, Outlet};
 use crate::pool::Pool;
 use crate::stages::Mark;
@@ -198,13 +198,16 @@ fn build(shared: &Shared, stream: &Arc<Stream>) -> Result<gst::Pipeline, Error> 
     } else {
         let source = make("uridecodebin")?;
         source.set_property("uri", uri(&shared.uri)?);
-        // Pictures alone: who watches hears the sound of peers.
-        source.set_property("caps", gst::Caps::new_empty_simple("video/x-raw"));
-        source.set_property("expose-all-streams", false);
+        let within = pipeline.downgrade();
         source.connect_pad_added(move |_, pad| {
-            if !first.is_linked() {
-                // Refused by what is no video, which nobody wants.
-                let _ = pad.link(&first);
+            let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+            let is_video = caps.structure(0).is_some_and(|caps| caps.name().starts_with("video/"));
+            if is_video && !first.is_linked() && pad.link(&first).is_ok() {
+                return;
+            }
+            // Pictures alone are wanted. What nobody takes may not hold them up, either.
+            if let Some(pipeline) = within.upgrade() {
+                let _ = ingress::discard(&pipeline, pad);
             }
         });
         pipeline.add(&source)?;
