@@ -25,6 +25,10 @@ pub struct Offered {
     pub sound: bool,
     /// Whether it wants something back.
     pub receives: bool,
+    /// Whether it counts packets, for the sender to learn what the network carries.
+    pub transport_cc: bool,
+    /// What its packets of media go through.
+    pub network: Option<&'static str>,
     /// Data channels.
     pub channels: Vec<&'static str>,
 }
@@ -37,6 +41,8 @@ impl Default for Offered {
             source: "videotestsrc is-live=true pattern=white ! video/x-raw,width=320,height=240,framerate=30/1".into(),
             sound: false,
             receives: true,
+            transport_cc: false,
+            network: None,
             channels: vec!["control", "data"],
         }
     }
@@ -88,11 +94,18 @@ impl Browser {
                  ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111{} ! peer.sink_0",
                 offered.source,
                 offered.encoding_name,
-                if offered.encoding_name == "H264" {
-                    ",packetization-mode=(string)1"
-                } else {
-                    ""
-                }
+                [
+                    ("H264", ",packetization-mode=(string)1"),
+                    (
+                        "",
+                        ",extmap-1=(string)\"http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\"\
+                         ,rtcp-fb-transport-cc=true",
+                    ),
+                ]
+                .iter()
+                .filter(|(name, _)| *name == offered.encoding_name || (name.is_empty() && offered.transport_cc))
+                .map(|(_, more)| *more)
+                .collect::<String>()
             );
             if offered.sound {
                 text += " audiotestsrc is-live=true samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=2 ! opusenc \
@@ -119,6 +132,12 @@ impl Browser {
                 element.set_property("sync", false);
             }
         });
+        if let Some(network) = offered.network {
+            bin.connect("request-aux-sender", false, move |_| {
+                let between = gst::parse::bin_from_description(network, true).expect("an element");
+                Some(between.upcast::<gst::Element>().to_value())
+            });
+        }
         let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
         let browser = Self { pipeline, bin, seen };
         browser.listen();

@@ -155,6 +155,8 @@ const VP8_ENCODERS: &[Candidate] = &[
                 ("cpu-used", "8"),
                 ("lag-in-frames", "0"),
                 ("error-resilient", "partitions"),
+                // Of the mean, in per cent: a key frame that fills the network's queues is the one that gets lost.
+                ("max-intra-bitrate", "300"),
                 ("keyframe-max-dist", LIVE_KEY_INTERVAL),
             ]);
             live.push(("target-bitrate", bitrate.to_string()));
@@ -200,6 +202,7 @@ const VP9_ENCODERS: &[Candidate] = &[
                 ("cpu-used", "9"),
                 ("lag-in-frames", "0"),
                 ("error-resilient", "default"),
+                ("max-intra-bitrate", "300"),
                 ("row-mt", "true"),
                 ("keyframe-max-dist", LIVE_KEY_INTERVAL),
             ]);
