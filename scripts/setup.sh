@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Fetches what a build or a test run needs. Says what and why before it fetches, is silent when nothing is missing.
 #
-#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers]     (default: packages onnxruntime)
+#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers] [browser] [webpeers]
+#                                                                             (default: packages onnxruntime)
+#
+# The last three are for tests alone, `browser` for `make screenshots`, too: a Chromium, node, and what drives them.
 #
 # Everything but the Debian packages goes into ./.work and disappears with `make clean`.
 # COMFY_SKIP_APT=1 skips the Debian packages, for other systems: see scripts/packages.txt for what is needed.
@@ -22,13 +25,22 @@ mark_done() { mkdir -p "$work/stamps"; printf '%s\n' "$2" > "$work/stamps/$1"; }
 
 packages() {
   [ "${COMFY_SKIP_APT:-0}" = 1 ] && return
-  local wanted installed missing
+  local wanted
   wanted=$(sed 's/#.*//' scripts/packages.txt | xargs -n1 | sort)
   if ! command -v dpkg-query >/dev/null; then
     stop "this is not a Debian system. Install GStreamer 1.22 or newer with headers (core, base, good, bad, ugly," \
       "libav), pkg-config, a C linker, Python 3.11 or newer with venv, unzip and ffmpeg in your system's way" \
       "(scripts/packages.txt says what each is for), then run again with COMFY_SKIP_APT=1."
   fi
+  # shellcheck disable=SC2086 # one word per package is meant
+  add_packages scripts/packages.txt $wanted
+}
+
+# add_packages LIST PACKAGE... : those that are not there yet; LIST says what each is for.
+add_packages() {
+  local list=$1 wanted installed missing
+  shift
+  wanted=$(printf '%s\n' "$@" | sort)
   # dpkg-query's own status says no more than that some name is unknown to it, which is what we are asking.
   # shellcheck disable=SC2086 # one word per package is meant
   installed=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' $wanted 2>/dev/null || true; } |
@@ -39,7 +51,7 @@ packages() {
     stop "these Debian packages are missing; install them, then run again:
   sudo apt-get install --no-install-recommends $missing"
   fi
-  say "installing Debian packages (what each is for: scripts/packages.txt): $missing"
+  say "installing Debian packages (what each is for: $list): $missing"
   export DEBIAN_FRONTEND=noninteractive
   # shellcheck disable=SC2086
   { apt-get update && apt-get install -y --no-install-recommends $missing; } > "$work/apt.log" 2>&1 < /dev/null || {
@@ -147,6 +159,49 @@ peers() {
   mark_done peers "$key"
 }
 
+# Only what the PATH lacks is asked for: a node from elsewhere stays the one that runs.
+browser() {
+  local key program package absent=() found to=$work/browser
+  while read -r program package; do
+    command -v "$program" > /dev/null || absent+=("$package")
+  done < <(sed 's/#.*//; s/:/ /; /^ *$/d' scripts/packages-browser.txt)
+  if [ ${#absent[@]} -gt 0 ]; then
+    if [ "${COMFY_SKIP_APT:-0}" = 1 ] || ! command -v dpkg-query > /dev/null; then
+      stop "the browser tests lack what Debian calls ${absent[*]}: install it in your system's way" \
+        "(scripts/packages-browser.txt says what each is for)"
+    fi
+    add_packages scripts/packages-browser.txt "${absent[@]}"
+  fi
+  found=$(node --version)
+  [ "$(printf '%s\n' 18 "${found#v}" | sort -V | head -n1)" = 18 ] ||
+    stop "node is $found and the browser tests need 18 or newer"
+  key=$(hash_of "$(cat tests/browser/package.json tests/browser/package-lock.json)")
+  is_done browser "$key" && [ -d "$to/node_modules/playwright-core" ] && return
+  say "fetching playwright-core, which drives the browser (13 MB on disk, Apache-2.0, tests/browser/package-lock.json)"
+  rm -rf "$to"
+  mkdir -p "$to"
+  cp tests/browser/package.json tests/browser/package-lock.json "$to"
+  # The system's browser is the one that is driven.
+  (cd "$to" && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --ignore-scripts --no-audit --no-fund) \
+    > "$work/npm.log" 2>&1 < /dev/null || {
+    tail -n 20 "$work/npm.log" >&2
+    stop "npm failed; its whole output is in .work/npm.log. Run again when the package registry can be reached."
+  }
+  mark_done browser "$key"
+}
+
+# Whole, unlike the peers above: aiortc and schemathesis use what they ask for. For tests only; none of it is linked
+# with or shipped. All are under BSD, MIT, Apache, PSF or MPL terms; av's wheels bring FFmpeg (LGPL and GPL parts).
+webpeers() {
+  local key venv=$work/webpeers
+  bare_venv
+  key=$(hash_of "$(cat scripts/webpeers.txt)" "$("$venv/bin/python" -VV)")
+  is_done webpeers "$key" && compgen -G "$venv/lib/python*/site-packages/aiortc" > /dev/null && return
+  say "fetching aiortc and schemathesis, which the tests of the service talk with (240 MB on disk with what they need, scripts/webpeers.txt)"
+  pip install --quiet --no-deps --only-binary=:all: --require-hashes --requirement scripts/webpeers.txt >&2
+  mark_done webpeers "$key"
+}
+
 [ $# -gt 0 ] || set -- packages onnxruntime
 mkdir -p "$work"
 # Two runs at once (make -j) would unpack into each other's folders.
@@ -154,7 +209,7 @@ if command -v flock >/dev/null; then exec 9> "$work/setup.lock"; flock 9; fi
 for part in "$@"; do
   case $part in
     packages) packages; rust ;;
-    onnxruntime | python | pictures | peers) "$part" ;;
-    *) stop "unknown part '$part': packages, onnxruntime, python, pictures or peers" ;;
+    onnxruntime | python | pictures | peers | browser | webpeers) "$part" ;;
+    *) stop "unknown part '$part': packages, onnxruntime, python, pictures, peers, browser or webpeers" ;;
   esac
 done

@@ -35,6 +35,8 @@ step() {
 tests() {
   # What cannot be fetched is missed by the tests that need it, and by no others.
   scripts/setup.sh peers
+  scripts/setup.sh browser
+  scripts/setup.sh webpeers
   # Filled before warnings become fatal: a third-party plugin that cannot load here is none of our business.
   gst-inspect-1.0 > /dev/null 2>&1
   G_DEBUG=fatal-warnings cargo test --workspace --locked
