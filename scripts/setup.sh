@@ -191,7 +191,7 @@ browser() {
 }
 
 # Whole, unlike the peers above: aiortc and schemathesis use what they ask for. For tests only; none of it is linked
-# with or shipped. All are under BSD, MIT, Apache, PSF or MPL terms; av's wheels bring FFmpeg (LGPL and GPL parts).
+# with or shipped. All are under BSD, MIT, ISC, Apache, PSF or MPL terms; av's wheels bring FFmpeg (LGPL and GPL parts).
 webpeers() {
   local key venv=$work/webpeers
   bare_venv
