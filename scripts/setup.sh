@@ -197,7 +197,7 @@ webpeers() {
   bare_venv
   key=$(hash_of "$(cat scripts/webpeers.txt)" "$("$venv/bin/python" -VV)")
   is_done webpeers "$key" && compgen -G "$venv/lib/python*/site-packages/aiortc" > /dev/null && return
-  say "fetching aiortc and schemathesis, which the tests of the service talk with (240 MB on disk with what they need, scripts/webpeers.txt)"
+  say "fetching aiortc and schemathesis, which the tests of the service talk with (310 MB on disk with what they need, scripts/webpeers.txt)"
   pip install --quiet --no-deps --only-binary=:all: --require-hashes --requirement scripts/webpeers.txt >&2
   mark_done webpeers "$key"
 }

@@ -27,9 +27,11 @@ export default async function twoBrowsers({ browsers, service }) {
   await Promise.all([running(first, "passthrough"), running(second)]);
   const changed = await Promise.all([shows(first, SENT), shows(second, inverted(OTHERS))]);
   const sessions = (await service.sessions()).length;
-  const ids = new Set([await comfy(first, "session"), await comfy(second, "session")]);
+  const gone = await comfy(first, "session");
+  const ids = new Set([gone, await comfy(second, "session")]);
   await one.close();
-  await service.until("one session is left", 20, async () => (await service.sessions()).length === 1);
+  const there = async () => (await service.sessions()).some((session) => session.id === gone);
+  await service.until("the first one's session is gone", 20, async () => !(await there()));
   const left = await nextPicture(second, "video-out", 10);
   return { far: [...far, ...changed], fps: rates.map((rate) => rate.fps), sessions, ids: ids.size, left_fps: left.fps };
 }
