@@ -13,6 +13,7 @@ pub mod passport;
 pub mod peer;
 pub mod pipeline;
 pub mod relay;
+pub mod service;
 pub mod story;
 pub mod tap;
 pub mod temp;
@@ -26,6 +27,7 @@ pub use frames::Video;
 pub use passport::{Passport, Passports};
 pub use peer::Peer;
 pub use relay::{Certificate, Relay};
+pub use service::Service;
 pub use tap::{Seen, Tap};
 
 /// How long any wait of a test may last. Only a failure takes this long.

@@ -6,9 +6,13 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::DEADLINE;
 use crate::models::root;
+
+/// What installs the browser, its driver and the Python clients.
+const WEB: &str = "scripts/setup.sh browser webpeers";
 
 /// A program that runs until it ends by itself, or this is dropped.
 pub struct Peer {
@@ -20,6 +24,8 @@ pub struct Peer {
     ahead: Vec<u8>,
     errors: Arc<Mutex<Vec<u8>>>,
     complaints: Option<JoinHandle<()>>,
+    /// How long it may say nothing.
+    patience: Duration,
 }
 
 /// What a program did.
@@ -49,6 +55,38 @@ impl Peer {
             .args(arguments)
             .env("PYTHONDONTWRITEBYTECODE", "1");
         Self::spawn("pytrickle", command, "scripts/setup.sh peers")
+    }
+
+    /// Starts a scenario of the browser's driver against a service: `tests/browser/run.mjs` says what it prints.
+    pub fn browser(scenario: &str, base: &str, options: &[&str]) -> Self {
+        let mut command = Command::new("node");
+        command
+            .arg(root().join("tests/browser/run.mjs"))
+            .args([scenario, base])
+            .args(options);
+        Self::spawn(&format!("the browser's {scenario}"), command, WEB).patient()
+    }
+
+    /// Starts a script of `tests/peers/web` against a service.
+    pub fn web(script: &str, base: &str, options: &[&str]) -> Self {
+        let mut command = Command::new(root().join(".work/webpeers/bin/python"));
+        command
+            .arg(root().join("tests/peers/web").join(script))
+            .arg(base)
+            .args(options)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Self::spawn(script, command, WEB).patient()
+    }
+
+    /// Starts a program that this build has made.
+    pub(crate) fn ours(name: &str, command: Command) -> Self {
+        Self::spawn(name, command, "cargo build")
+    }
+
+    /// They end by themselves before that, and then say why.
+    fn patient(mut self) -> Self {
+        self.patience = Duration::from_secs(120);
+        self
     }
 
     fn spawn(name: &str, mut command: Command, remedy: &str) -> Self {
@@ -91,6 +129,7 @@ impl Peer {
             ahead: Vec::new(),
             errors,
             complaints: Some(complaints),
+            patience: DEADLINE,
         }
     }
 
@@ -158,7 +197,7 @@ impl Peer {
 
     /// False at the end of its output.
     fn fetch(&mut self) -> bool {
-        match self.output.recv_timeout(DEADLINE) {
+        match self.output.recv_timeout(self.patience) {
             Ok(bytes) => self.ahead.extend_from_slice(&bytes),
             Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => self.fail("says nothing"),
@@ -166,7 +205,8 @@ impl Peer {
         true
     }
 
-    fn complaint(&self) -> String {
+    /// What it has written to its errors so far.
+    pub fn complaint(&self) -> String {
         String::from_utf8_lossy(&self.errors.lock().unwrap()).into_owned()
     }
 

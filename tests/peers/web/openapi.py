@@ -1,5 +1,5 @@
 """Sends what the service's OpenAPI document allows and what it forbids, and checks that each answer is one that the
-document names: openapi.py BASE [--examples 8]
+document names: openapi.py BASE [--examples 20]
 
 Prints one JSON object, as the scripts beside it do. The same seed makes the same requests.
 """
@@ -19,7 +19,7 @@ SEED = 20
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("base")
-    parser.add_argument("--examples", type=int, default=8)
+    parser.add_argument("--examples", type=int, default=20)
     arguments = parser.parse_args()
     base = arguments.base.rstrip("/")
     with tempfile.TemporaryDirectory() as folder:
