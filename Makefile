@@ -32,7 +32,7 @@ DATADIR = $(PREFIX)/share/gst-comfy
 
 export CARGO_TARGET_DIR ORT_DYLIB_PATH
 
-.PHONY: help setup build clip demo test model-test fuzz bench soak doc env install clean
+.PHONY: help setup build clip demo test model-test fuzz bench soak screenshots doc env install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -69,6 +69,10 @@ bench: build $(CLIP) ## measurements, in out/bench; PARTS=relay for one part
 soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
 	cargo build $(PRODUCTS) -p comfy-tests
 	"$(RELEASE)/trickle_load" soak --minutes "$(MINUTES)"
+
+screenshots: build ## the service's pages at three widths, light and dark, in out/screenshots
+	@scripts/setup.sh browser
+	@scripts/screenshots.sh "$(RELEASE)/comfystream" out/screenshots
 
 doc: setup ## the crates' documentation, in target/doc
 	cargo doc --workspace --no-deps --locked

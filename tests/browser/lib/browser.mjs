@@ -40,6 +40,14 @@ function executable() {
   return path;
 }
 
+/** What the console shows in red though nothing is wrong. */
+function harmless(text, url) {
+  // Browsers ask for it unasked where a page names no icon, as the service's JSON cannot.
+  if (url.endsWith("/favicon.ico")) return true;
+  // Who stops closes the connection and deletes the session; the service may have ended it at the first of these.
+  return text.includes("404") && /\/api\/sessions\/\w+$/.test(new URL(url, "http://nowhere").pathname);
+}
+
 /** Runs in every page before its own scripts: keeps its peer connections where a failed scenario can ask them. */
 function watchPeers() {
   const Real = window.RTCPeerConnection;
@@ -104,9 +112,8 @@ export class Browsers {
       await opened.addInitScript(watchPeers);
       const complaints = [];
       opened.on("console", (message) => {
-        // Asked for by browsers unasked, where a page names no icon, as the service's JSON cannot.
-        if (message.type() !== "error" || message.location().url.endsWith("/favicon.ico")) return;
-        complaints.push(message.text());
+        const { url } = message.location();
+        if (message.type() === "error" && !harmless(message.text(), url)) complaints.push(`${message.text()} (${url})`);
       });
       opened.on("pageerror", (error) => complaints.push(error.stack ?? String(error)));
       this.#pages.push({ page: opened, complaints });

@@ -26,7 +26,10 @@ export default async function screenshots({ browsers, service, options }) {
       for (const width of WIDTHS) {
         await page.setViewportSize({ width, height: HEIGHT });
         const file = `${name}-${width}-${colorScheme}.png`;
-        await page.screenshot({ path: join(folder, file), fullPage: true, animations: "disabled" });
+        // The window is made as high as the page: in a longer picture, what sticks to its edge would stick in the middle.
+        const height = await page.evaluate(() => document.documentElement.scrollHeight);
+        await page.setViewportSize({ width, height: Math.max(HEIGHT, height) });
+        await page.screenshot({ path: join(folder, file), animations: "disabled" });
         files.push(file);
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         if (wide > 0) sideways.push({ file, wide });
