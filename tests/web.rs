@@ -55,25 +55,32 @@ fn unharmed(result: &Value) {
     }
 }
 
-#[test]
-fn camera_comes_back_inverted_at_its_size_in_either_codec() {
+#[track_caller]
+fn camera_comes_back_inverted(codec: &str) {
     let _turn = turn();
-    for codec in ["VP8", "H264"] {
-        // A service each, so that one codec's failure is not the other's.
-        let service = Service::start(INVERT);
-        let result = browse(&service, "roundtrip", &[&format!("codec={codec}")]);
-        unharmed(&result);
-        assert_eq!(
-            (&result["width"], &result["height"], &result["size_in"]),
-            (&json!(640), &json!(480), &json!([640, 480]))
-        );
-        assert_eq!(
-            (&result["codec_sent"], &result["codec_received"], &result["model"]),
-            (&json!(codec), &json!(codec), &json!("invert"))
-        );
-        assert!(number(&result, "/far_from_sent") <= 24.0, "{result:#}");
-        assert!(number(&result, "/fps") > 5.0, "{result:#}");
-    }
+    let service = Service::start(INVERT);
+    let result = browse(&service, "roundtrip", &[&format!("codec={codec}")]);
+    unharmed(&result);
+    assert_eq!(
+        (&result["width"], &result["height"], &result["size_in"]),
+        (&json!(640), &json!(480), &json!([640, 480]))
+    );
+    assert_eq!(
+        (&result["codec_sent"], &result["codec_received"], &result["model"]),
+        (&json!(codec), &json!(codec), &json!("invert"))
+    );
+    assert!(number(&result, "/far_from_sent") <= 24.0, "{result:#}");
+    assert!(number(&result, "/fps") > 5.0, "{result:#}");
+}
+
+#[test]
+fn camera_comes_back_inverted_at_its_size_in_vp8() {
+    camera_comes_back_inverted("VP8");
+}
+
+#[test]
+fn camera_comes_back_inverted_at_its_size_in_h264() {
+    camera_comes_back_inverted("H264");
 }
 
 #[test]
@@ -219,6 +226,14 @@ fn player_shows_what_is_published_and_waits_for_it_before() {
     assert_eq!((&result["viewers"], &result["deleted"]), (&json!(2), &json!(200)));
     assert!(result["waiting"].as_str().unwrap().contains("cam"), "{result:#}");
     assert!(result["location"].as_str().unwrap().starts_with("/whip/"), "{result:#}");
+}
+
+#[test]
+fn player_shows_again_what_is_published_again() {
+    let _turn = turn();
+    let service = Service::start(INVERT);
+    let result = browse(&service, "whep-player", &["name=cam", "again=1"]);
+    assert_eq!(result["after"], "playing");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 // Somebody publishes by WHIP, and somebody else watches in the player. name=cam
+// again=1: whoever publishes goes and comes back, and who watches sees it again without pressing anything.
 
 import { comfy, nextPicture, shows, until, SENT } from "../lib/live.mjs";
 import { inverted } from "../lib/camera.mjs";
@@ -26,14 +27,16 @@ export default async function whepPlayer({ browsers, service, options }) {
   const viewers = (await service.get("/api/sources")).sources.find((source) => source.name === name)?.viewers;
   await second.context().close();
   const deleted = await unpublish(sending);
-  // Whoever sends loses the way and comes back: who watches sees it again without pressing anything.
-  const again = await publish(sending, `/whip/${name}`);
-  if (again.status !== 201) throw new Error(`publishing again is answered ${again.status}: ${again.sdp}`);
-  await nextPicture(watching, "video-out", 10);
-  await shows(watching, wanted);
-  const after = await comfy(watching, "state");
+  let after;
+  if (options.again) {
+    const again = await publish(sending, `/whip/${name}`);
+    if (again.status !== 201) throw new Error(`publishing again is answered ${again.status}: ${again.sdp}`);
+    await nextPicture(watching, "video-out", 10);
+    await shows(watching, wanted);
+    after = await comfy(watching, "state");
+    await unpublish(sending);
+  }
   await watching.context().close();
-  await unpublish(sending);
   await service.empty();
   return {
     waiting,
