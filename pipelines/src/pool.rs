@@ -228,6 +228,7 @@ struct Lanes {
 /// Who listens to what is said of a lane.
 struct Member {
     listener: Listener,
+    inlet: gst::Element,
     outlet: Outlet,
     flight: gst::Element,
 }
@@ -335,6 +336,12 @@ impl Graph {
                     listener(Event::Failed(failure.to_string()));
                     return true;
                 }
+                let common = [&self.batch, &self.infer, &self.unbatch];
+                if !common.iter().any(|element| element.path_string() == failure.path) {
+                    // Of a lane that has left meanwhile.
+                    gst::info!(gst::CAT_RUST, obj = self.pipeline, "{failure}");
+                    return true;
+                }
                 self.fail(failure.to_string());
                 false
             }
@@ -397,13 +404,13 @@ impl Graph {
         }
     }
 
-    /// Of the lane whose element stands at this path.
+    /// Of the lane whose element stands at this path: what is wrong there is no other's affair.
     fn listener_of(&self, path: &str) -> Option<Listener> {
         let lanes = self.lanes.lock();
-        let found = lanes
-            .members
-            .values()
-            .find(|member| member.flight.path_string() == path);
+        let found = lanes.members.values().find(|member| {
+            let own = [&member.inlet, &member.flight, member.outlet.element()];
+            own.iter().any(|element| element.path_string() == path)
+        });
         found.map(|member| member.listener.clone())
     }
 
@@ -436,6 +443,7 @@ impl Graph {
         lane.set(buffering);
         let member = Member {
             listener: listener.clone(),
+            inlet: lane.inlet.element().clone(),
             outlet: lane.outlet.clone(),
             flight: lane.flight.clone(),
         };

@@ -522,6 +522,11 @@ fn attend(me: &Weak<Session>, mut watch: Watch) {
         if session.closed.load(Ordering::Acquire) {
             return;
         }
+        if session.stream.has_ended() {
+            // Who watches is told by the end of the connection, and may come again.
+            session.close();
+            return;
+        }
         match event {
             Some(event) => session.hear(event),
             None => {

@@ -529,6 +529,11 @@ impl Stream {
         inner.origin.is_some() && !inner.ended
     }
 
+    /// Whether no more frames will come.
+    pub fn has_ended(&self) -> bool {
+        self.inner.lock().ended
+    }
+
     /// No more frames come. Waits for the threads that work on them.
     pub fn end(&self) {
         let gone: Vec<Arc<Lane>> = {

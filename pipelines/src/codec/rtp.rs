@@ -159,15 +159,9 @@ impl Payload {
         if let Some(number) = self.transport_cc {
             caps.set(format!("extmap-{number}"), TRANSPORT_CC);
         }
-        for name in [
-            "packetization-mode",
-            "profile-level-id",
-            "profile-id",
-            "level-asymmetry-allowed",
-        ] {
-            if let Some(value) = self.parameter(name) {
-                caps.set(name, value);
-            }
+        // Not the profile: an encoder's own, which is no more than what was offered, is written a little differently.
+        if let Some(mode) = self.parameter("packetization-mode") {
+            caps.set("packetization-mode", mode);
         }
         gst::Caps::from(caps)
     }
