@@ -2,7 +2,7 @@
 // For tests: ids as in stats.html, a card per session with data-session, its button data-testid="end-<id>".
 
 import { ApiError, endSession, health, sessions, stream, streams, takeTokenFromAddress } from "./api.ts";
-import type { Health, SessionInfo, Stats } from "./protocol.ts";
+import { brief, type Health, type SessionInfo, type Stats } from "./protocol.ts";
 import { initTheme } from "./theme.ts";
 import { Card } from "./ui/card.ts";
 import { byId, FigureList, h, text } from "./ui/dom.ts";
@@ -42,7 +42,7 @@ function showService(now: Health): void {
         "li",
         { class: "tally", "data-phase": model.state, title: model.text ?? "" },
         h("i", { "aria-hidden": "true" }),
-        h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${model.text || model.state}`),
+        h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${brief(model.text) || model.state}`),
       ),
     ),
   );

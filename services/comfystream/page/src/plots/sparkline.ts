@@ -19,6 +19,11 @@ export function ceiling(value: number): number {
   return step * power;
 }
 
+/** How much of the time axis is shown: it grows with what there is, so that the first seconds are no sliver. */
+export function span(points: number, slots: number): number {
+  return Math.min(slots, Math.max(Math.ceil(slots / 4), points));
+}
+
 export class Sparkline {
   readonly #line = svg("path", { class: "line" });
   readonly #band = svg("path", { class: "band" });
@@ -40,8 +45,9 @@ export class Sparkline {
   show(points: readonly (Point | undefined)[]): void {
     const shown = points.slice(-this.#slots);
     const top = ceiling(Math.max(0, ...shown.map((point) => point?.high ?? point?.value ?? 0)));
-    const first = this.#slots - shown.length;
-    const x = (at: number): string => (((first + at) / (this.#slots - 1)) * W).toFixed(1);
+    const slots = span(shown.length, this.#slots);
+    const first = slots - shown.length;
+    const x = (at: number): string => (((first + at) / (slots - 1)) * W).toFixed(1);
     const y = (value: number): string => (H - (Math.min(value, top) / top) * H).toFixed(1);
     let line = "";
     let pen = false;
