@@ -3,10 +3,10 @@
 import { Gauge } from "../plots/gauge.ts";
 import { Sparkline } from "../plots/sparkline.ts";
 import { measured, STAGES, type SessionInfo, type Stats, type StreamFps } from "../protocol.ts";
-import { FigureList, h, round, text } from "./dom.ts";
+import { FigureList, h, kbps, round, text } from "./dom.ts";
 
 const SECONDS = 60;
-const KINDS: Record<SessionInfo["kind"], string> = { offer: "camera page", whip: "publishes", whep: "watches" };
+const KINDS: Record<SessionInfo["kind"], string> = { offer: "Offer", whip: "WHIP", whep: "WHEP" };
 /** A second press within this time ends the session; one alone is easily a slip. */
 const SURE_MS = 3000;
 
@@ -133,12 +133,15 @@ export class Card {
           }
         : undefined,
     );
+    const target = stats?.bitrate_target;
+    const [rateOut, rateUnit] = kbps(target ? target / 1000 : undefined);
     const count = (value: number | undefined): string => (value === undefined ? "–" : String(value));
     this.#figures.show([
-      { label: "Came as", value: KINDS[info.kind] ?? info.kind },
+      { label: "Kind", value: KINDS[info.kind] ?? info.kind },
       { label: "Since", value: duration(Date.now() / 1000 - info.created) },
       { label: "In", value: round(stats?.fps_in, 1), unit: " fps" },
       { label: "Out", value: round(stats?.fps_out, 1), unit: " fps" },
+      { label: "Bit rate", value: rateOut, unit: ` ${rateUnit}` },
       { label: "Frames", value: count(stats?.frames_out) },
       { label: "Dropped", value: count(stats?.dropped) },
       { label: "Failed", value: count(stats?.failed), bad: (stats?.failed ?? 0) > 0 },
