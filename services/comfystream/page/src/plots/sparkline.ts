@@ -50,22 +50,25 @@ export class Sparkline {
     const x = (at: number): string => (((first + at) / (slots - 1)) * W).toFixed(1);
     const y = (value: number): string => (H - (Math.min(value, top) / top) * H).toFixed(1);
     let line = "";
-    let pen = false;
-    const upper: string[] = [];
-    const lower: string[] = [];
+    let band = "";
+    let upper: string[] = [];
+    let lower: string[] = [];
+    // Neither goes on over a gap: nothing is known of that time.
+    const lift = (): void => {
+      if (upper.length > 1) band += `M${[...upper, ...lower].join("L")}Z`;
+      upper = [];
+      lower = [];
+    };
     shown.forEach((point, at) => {
-      if (!point) {
-        pen = false;
-        return;
-      }
-      line += `${pen ? "L" : "M"}${x(at)} ${y(point.value)}`;
-      pen = true;
+      if (!point) return lift();
+      line += `${upper.length > 0 ? "L" : "M"}${x(at)} ${y(point.value)}`;
       upper.push(`${x(at)} ${y(point.high ?? point.value)}`);
       lower.unshift(`${x(at)} ${y(point.value)}`);
     });
+    lift();
     this.#line.setAttribute("d", line);
-    this.#band.setAttribute("d", upper.length > 1 ? `M${[...upper, ...lower].join("L")}Z` : "");
-    const some = upper.length > 0;
+    this.#band.setAttribute("d", band);
+    const some = line !== "";
     this.#empty.hidden = some;
     this.#tick.hidden = !some;
     text(this.#tick, `${top} ${this.#unit}`);
