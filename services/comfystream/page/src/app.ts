@@ -7,6 +7,7 @@ import { Measure } from "./latency/measure.ts";
 import { format, measures, type Choice, type Flags } from "./params.ts";
 import {
   refresh,
+  sentence,
   type BufferMessage,
   type Config,
   type ControlMessage,
@@ -29,10 +30,12 @@ import { errorBody, Notices, type Action } from "./ui/notices.ts";
 import { RecordButton } from "./ui/recording.ts";
 import { showStatus } from "./ui/status.ts";
 import { Texts } from "./ui/texts.ts";
-import { plan, showMeta, SOURCES } from "./ui/words.ts";
+import { plan, said, showMeta, SOURCES } from "./ui/words.ts";
 import { WorkflowBox } from "./ui/workflow.ts";
 
 const TICK_MS = 500;
+/** An event of the buffer is seen for so long: figures that come twice a second know nothing of it. */
+const EVENT_MS = 1500;
 /** Fine enough for a countdown; text that does not change is not written. */
 const SHOW_MS = 100;
 
@@ -154,11 +157,12 @@ export class App {
   }
 
   /** Sends a request and says what became of it, if it did not go well. */
-  async ask(request: ControlRequest): Promise<void> {
+  async ask(request: ControlRequest): Promise<boolean> {
     const control = this.session?.control;
-    if (!control?.open) return;
+    if (!control?.open) return false;
     try {
       this.#message(await control.request(request));
+      return true;
     } catch (error) {
       this.#report(error);
       // Shown again as it is: the control must not tell what was refused.
@@ -166,6 +170,7 @@ export class App {
         (answer) => this.#message(answer),
         () => undefined,
       );
+      return false;
     }
   }
 
@@ -177,19 +182,27 @@ export class App {
       byId("video-drop").classList.add("full");
       return this.controls.set("source", "file");
     }
+    const before = this.#workflow.held;
     try {
-      this.#prompts(await this.#workflow.read(file));
+      const workflows = await this.#workflow.read(file);
+      this.#showWorkflow();
+      // What was refused does not run, and must not look as if it did.
+      if (this.session?.control?.open && !(await this.ask({ type: "update_prompts", prompts: workflows })))
+        this.#workflow.hold(before);
     } catch (error) {
       this.notices.error(error);
     }
+    this.#showWorkflow();
+  }
+
+  #showWorkflow(): void {
     this.controls.workflow(this.#workflow.value !== undefined);
     this.#refresh();
   }
 
   dropWorkflow(): void {
     this.#workflow.clear();
-    this.controls.workflow(false);
-    this.#refresh();
+    this.#showWorkflow();
     void this.ask({ type: "comfy:settings", model: this.controls.modelName || null });
   }
 
@@ -267,6 +280,9 @@ export class App {
   #message(message: ControlMessage): void {
     switch (message.type) {
       case "comfy:state":
+        // A model that was only there to be asked for is loaded by now, or it is known why not.
+        if (message.state !== this.server?.state && ["running", "failed"].includes(message.state))
+          void followModels(this.controls).catch(() => undefined);
         this.server = message;
         this.#refresh();
         break;
@@ -277,7 +293,13 @@ export class App {
         break;
       case "comfy:stats":
         if (message.stats) this.stats = message.stats;
-        if (this.buffer) this.buffer = refresh(this.buffer, message.stats?.buffer);
+        if (this.buffer) {
+          const { state } = this.buffer;
+          const event = state === "overrun" || state === "underrun";
+          this.buffer = refresh(this.buffer, message.stats?.buffer);
+          if (event && this.stats?.batch?.size && performance.now() - this.#bufferAt < EVENT_MS)
+            this.buffer = { ...this.buffer, state };
+        }
         break;
       case "comfy:settings":
         this.controls.actual(message.settings);
@@ -298,12 +320,24 @@ export class App {
     // A list of what a workflow lacks does not fit over a picture.
     if (body.nodes?.length) this.notices.error(error);
     else this.notices.note(error);
-    this.#setPhase("failed", body.message, body.hint ?? "");
+    const message = body.nodes?.length ? "This workflow does not run here" : sentence(body.message);
+    this.#setPhase("failed", message, body.nodes?.length ? "" : sentence(body.hint ?? ""));
     this.monitors.offer(this.#wayOut(error), body.code);
   }
 
   #wayOut(error: unknown): Action[] {
     const again = { label: "Try again", run: () => (this.stop(), void this.start()) };
+    if (errorBody(error).nodes?.length) {
+      const without = {
+        label: "Go on without it",
+        run: () => {
+          this.notices.clear();
+          this.dropWorkflow();
+          void this.start();
+        },
+      };
+      return [without, again];
+    }
     if (!(error instanceof SourceError)) return [again];
     const instead = <K extends Key>(label: string, key: K, value: Choice[K]): Action => ({
       label,
@@ -348,7 +382,7 @@ export class App {
     this.measure.on = live && this.#source.stamped;
     showStatus({
       state: this.state,
-      text: live ? (this.server?.text ?? "") : phase === "failed" ? "Failed" : message,
+      text: live ? said(this.server) : phase === "failed" ? "Failed" : message,
       running: this.running || phase === "opening",
       live,
     });
@@ -391,7 +425,7 @@ export class App {
       });
     }
     const live = this.phase === "live";
-    const latency = this.measure.tell(live, this.stats, this.rtc);
+    const latency = this.measure.tell(live && this.server?.state !== "paused", this.stats, this.rtc);
     if (!live) return this.#figures.latency(latency);
     this.#figures.tick(latency, this.measure.takeSlot(), this.stats);
     this.#figures.rates(this.rtc, this.stats);

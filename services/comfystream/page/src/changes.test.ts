@@ -11,6 +11,9 @@ test("a changed setting is one request and touches nothing else", () => {
     requests: [{ type: "comfy:settings", batch_size: 4 }],
     unset: false,
   });
+  assert.deepEqual(changesOf(["max_batches", "threshold"], { ...DEFAULTS, max_batches: 3, threshold: 3 }).requests, [
+    { type: "comfy:settings", threshold: 3, max_batches: 3 },
+  ]);
   assert.deepEqual(changesOf(["model"], { ...DEFAULTS, model: null }).requests, [
     { type: "comfy:settings", model: null },
   ]);

@@ -1,7 +1,7 @@
 // What a changed choice asks of a session that runs.
 
 import type { Choice } from "./params.ts";
-import type { ControlRequest } from "./protocol.ts";
+import type { ControlRequest, Settings } from "./protocol.ts";
 
 export interface Changes {
   /** Whether the source has to change, and whether it takes opening it anew. */
@@ -21,11 +21,14 @@ export function changesOf(keys: readonly (keyof Choice)[], choice: Readonly<Choi
     requests.push({ type: "update_resolution", width: choice.width, height: choice.height });
   }
   if (changed("model")) requests.push({ type: "comfy:settings", model: choice.model ?? null });
+  // Together: a threshold may fit only the capacity that changes with it.
+  const named: Settings = {};
   for (const key of ["batch_size", "threshold", "max_batches", "leaky"] as const) {
     if (!changed(key)) continue;
     if (choice[key] === undefined) unset = true;
-    else requests.push({ type: "comfy:settings", [key]: choice[key] });
+    else Object.assign(named, { [key]: choice[key] });
   }
+  if (Object.keys(named).length > 0) requests.push({ type: "comfy:settings", ...named });
   const anew = changed("source", "camera", "pattern", "mic");
   const shape = changed("width", "height", "fps", "measure");
   return { source: anew ? "anew" : shape ? "shape" : "no", reconnect: changed("codec", "mic"), requests, unset };

@@ -4,6 +4,8 @@ import { ANSWER, asControlMessage, type ApiErrorBody, type ControlMessage, type 
 
 /** Long enough for a workflow to be looked at; its model loads afterwards. */
 const ANSWER_MS = 10_000;
+/** After a refusal in ComfyStream's words, which has no room for more, the service sends an error that says it all. */
+const MORE_MS = 150;
 
 export class ControlError extends Error {
   readonly body: ApiErrorBody;
@@ -67,11 +69,16 @@ export class Control {
     }
     const asked = this.#waiting.find((each) => ANSWER[each.request] === message.type);
     if (!asked) return this.#pushed(message);
-    this.#drop(asked);
     if ("success" in message && message.success === false) {
       const why = "error" in message && message.error ? message.error : `The service refused ${asked.request}`;
-      return asked.reject(new ControlError({ code: "refused", message: why }));
+      clearTimeout(asked.timer);
+      asked.timer = setTimeout(() => {
+        this.#drop(asked);
+        asked.reject(new ControlError({ code: "refused", message: why }));
+      }, MORE_MS);
+      return;
     }
+    this.#drop(asked);
     asked.resolve(message);
     // The first figures come as the answer; who shows figures need not know that.
     if (message.type === "comfy:stats") this.#pushed(message);

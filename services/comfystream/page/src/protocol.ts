@@ -16,7 +16,8 @@ export interface ApiErrorBody {
   code: string;
   message: string;
   hint?: string;
-  nodes?: { id: string; class_type: string; status: string; why: string }[];
+  /** All nodes of the workflow; only those that do not run here have a `why`. */
+  nodes?: { id: string; class_type: string; status: string; title?: string; why?: string }[];
 }
 
 /** What `comfy:settings` may change; what is left out stays. */
@@ -47,7 +48,8 @@ export interface OfferAnswer {
 export interface Model {
   name: string;
   path: string;
-  state: "ready" | "loading" | "error";
+  /** `idle`: it is loaded when it is asked for. */
+  state: "ready" | "loading" | "error" | "idle";
   default: boolean;
   text?: string;
 }
@@ -126,6 +128,7 @@ export interface Stats {
   failed?: number;
   bitrate_target?: number;
   audio_delay_ms?: number;
+  audio_skew_ms?: number;
   connection?: string;
   buffer?: Partial<BufferStats> | null;
   batch?: { size?: number; batches?: number; fill?: number; full?: number; timeout?: number } | null;
@@ -134,14 +137,34 @@ export interface Stats {
   latency_ms?: number;
 }
 
-/** An entry of `GET /api/sessions`: an id and, as far as the service gives them, the figures. */
+/** An entry of `GET /api/sessions`. */
 export interface SessionInfo {
   id: string;
-  kind?: string;
-  name?: string;
-  state?: string;
-  model?: string | null;
+  kind: "offer" | "whip" | "whep";
+  /** What it publishes or watches, if that has a name. */
+  name: string | null;
+  /** Seconds since 1970. */
+  created: number;
+  /** Where its stream is; also `ended`, of one that is about to leave the list. */
+  state: string;
+  model: string | null;
   stats?: Stats;
+}
+
+/** The stages' figures, or nothing where no frame came through lately: then they are all zero. */
+export function measured(stats: Stats | undefined): Stats["stages"] | undefined {
+  return (stats?.stages?.total?.max ?? 0) > 0 ? stats?.stages : undefined;
+}
+
+/** What the service says, with a capital; not where it begins with the name of a file or of something else. */
+export function sentence(words: string): string {
+  if (!/^[a-z]+(?=[ ,;]|$)/.test(words)) return words;
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** The first part of what the service says of a model. What did not work, and why, follows it. */
+export function brief(words: string | undefined): string {
+  return (words ?? "").split("; ")[0]?.replace(/, from \/\S+$/, "") ?? "";
 }
 
 export type ServerState = "connecting" | "loading" | "filling" | "running" | "paused" | "passthrough" | "failed";
@@ -192,7 +215,8 @@ export function refresh(message: BufferMessage, stats: Partial<BufferStats> | nu
     threshold = message.threshold,
     state = message.state,
   } = stats;
-  return { ...message, fill, capacity, threshold, state };
+  // A buffer that is not there has no name for its state.
+  return { ...message, fill, capacity, threshold, state: state || "none" };
 }
 
 export interface StateMessage {

@@ -2,13 +2,14 @@
 // For tests: ids as in stats.html, a card per session with data-session, its button data-testid="end-<id>".
 
 import { ApiError, endSession, health, sessions, stream, streams, takeTokenFromAddress } from "./api.ts";
-import type { Health, SessionInfo, Stats } from "./protocol.ts";
+import { brief, type Health, type SessionInfo, type StreamFps } from "./protocol.ts";
 import { initTheme } from "./theme.ts";
 import { Card } from "./ui/card.ts";
 import { byId, FigureList, h, text } from "./ui/dom.ts";
 import { Notices } from "./ui/notices.ts";
 
 const POLL_MS = 1000;
+const AWAY_MS = 3000;
 
 const notices = new Notices();
 const service = new FigureList(byId("service"));
@@ -42,26 +43,24 @@ function showService(now: Health): void {
         "li",
         { class: "tally", "data-phase": model.state, title: model.text ?? "" },
         h("i", { "aria-hidden": "true" }),
-        h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${model.text || model.state}`),
+        h("span", {}, model.state === "ready" ? model.name : `${model.name}, ${brief(model.text) || model.state}`),
       ),
     ),
   );
 }
 
-async function details(info: SessionInfo): Promise<Stats | undefined> {
-  if (info.stats) return info.stats;
+/** Frame rates of one that the list of streams leaves out: those who watch share the stream of somebody else. */
+async function rateOf(info: SessionInfo, rates: Record<string, StreamFps>): Promise<Partial<StreamFps> | undefined> {
   // Gone in between: it is not in the next list.
-  return stream(info.id).then(
-    (got) => got.stats,
-    () => undefined,
-  );
+  return rates[info.id] ?? stream(info.id).catch(() => undefined);
 }
 
 async function poll(): Promise<void> {
   try {
-    const [now, all, rates] = await Promise.all([health(), sessions(), streams()]);
-    showService(now);
-    const figures = await Promise.all(all.map(details));
+    // First one alone: where nobody answers, one failure says it.
+    showService(await health());
+    const [all, rates] = await Promise.all([sessions(), streams()]);
+    const minutes = await Promise.all(all.map((info) => rateOf(info, rates)));
     for (const [id, card] of cards) {
       if (all.some((each) => each.id === id)) continue;
       card.element.remove();
@@ -74,7 +73,7 @@ async function poll(): Promise<void> {
         cards.set(info.id, card);
         byId("sessions").append(card.element);
       }
-      card.show(info, rates[info.id], figures[at]);
+      card.show(info, minutes[at], info.stats);
     });
     byId("empty").hidden = all.length > 0;
     if (away) notices.clear();
@@ -86,7 +85,7 @@ async function poll(): Promise<void> {
     if (!away) notices.error(error);
     away = true;
   }
-  setTimeout(() => void poll(), POLL_MS);
+  setTimeout(() => void poll(), away ? AWAY_MS : POLL_MS);
 }
 
 initTheme();

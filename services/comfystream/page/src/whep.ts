@@ -1,6 +1,6 @@
 // Playing a named source: WHEP, the way of RFC 9725 turned round. Offer by POST, late candidates by PATCH, end by DELETE.
 
-import { ApiError, headers, request, url } from "./api.ts";
+import { ApiError, headers, request, sources, url } from "./api.ts";
 import { gathered, pause } from "./signalling.ts";
 
 export type WhepState = "connecting" | "waiting" | "playing" | "reconnecting" | "failed" | "ended";
@@ -50,15 +50,22 @@ export class WhepPlayer {
     this.#abort = new AbortController();
     const { signal } = this.#abort;
     try {
+      // Looked up first: browsers print every 404 to their console, and this one is no error.
+      const there = await sources().then(
+        (all) => all.some((each) => each.name === this.#name),
+        (error: unknown) => {
+          if (error instanceof ApiError && error.status === 404) return true;
+          throw error;
+        },
+      );
+      if (signal.aborted) return;
+      if (!there) return this.#wait(signal);
       await this.#connect(signal);
     } catch (error) {
       if (signal.aborted) return;
       this.#close();
       const status = error instanceof ApiError ? error.status : -1;
-      if (status === 404) {
-        this.#events.state("waiting", `Nobody sends ${this.#name} yet`);
-        return this.#later(WAIT_MS, signal);
-      }
+      if (status === 404) return this.#wait(signal);
       if (status === 0 || status === 503) return this.#again(signal);
       this.#events.state("failed", error instanceof Error ? error.message : "The connection failed");
       this.#events.error(error);
@@ -145,6 +152,11 @@ export class WhepPlayer {
     this.#attempt += 1;
     this.#events.state("reconnecting", `The connection broke, reconnecting (try ${this.#attempt})`);
     this.#later(wait, signal);
+  }
+
+  #wait(signal: AbortSignal): void {
+    this.#events.state("waiting", `Nobody sends ${this.#name} yet`);
+    this.#later(WAIT_MS, signal);
   }
 
   #later(wait: number, signal: AbortSignal): void {

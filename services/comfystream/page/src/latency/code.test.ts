@@ -111,12 +111,17 @@ test("age goes over the wrap and refuses the impossible", () => {
   assert.equal(age(0, 60_000), undefined);
 });
 
-test("percentiles are measured values and old ones leave", () => {
+test("percentiles are measured values and old ones leave", async () => {
   assert.equal(percentile([], 0.5), undefined);
   assert.equal(percentile([7], 0.95), 7);
-  const samples = new Samples(100);
-  for (let value = 0; value <= 200; value += 1) samples.push(value);
+  const samples = new Samples(60_000);
+  for (let value = 101; value <= 200; value += 1) samples.push(value);
   assert.equal(samples.values.length, 100);
   assert.equal(samples.p50, 150);
   assert.equal(samples.p95, 195);
+  const short = new Samples(1);
+  short.push(5);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  short.push(6);
+  assert.deepEqual(short.values, [6]);
 });

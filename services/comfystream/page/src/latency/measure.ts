@@ -2,19 +2,19 @@
 // service and browser tell, and then said to be so.
 
 import type { Point } from "../plots/sparkline.ts";
-import type { Stats } from "../protocol.ts";
+import { measured, type Stats } from "../protocol.ts";
 import type { RtcFigures } from "../rtc.ts";
 import type { Latency } from "../ui/figures.ts";
 import { percentile, Samples } from "./samples.ts";
 import { StripReader } from "./strip.ts";
 
-/** Ten seconds at 30 frames a second. */
-const KEPT = 300;
+/** As long as the service's own figures look back. */
+const KEPT_MS = 10_000;
 /** Pictures without a readable code before it is said that the model does not keep it. */
 const LOST = 45;
 
 export class Measure {
-  readonly samples = new Samples(KEPT);
+  readonly samples = new Samples(KEPT_MS);
   readonly #reader: StripReader;
   #slot: number[] = [];
   #on = false;
@@ -56,13 +56,13 @@ export class Measure {
 
   tell(running: boolean, stats: Stats | undefined, rtc: RtcFigures): Latency {
     const { p50, p95, values } = this.samples;
-    if (this.#on && !this.lost && p50 !== undefined) {
+    if (running && this.#on && !this.lost && p50 !== undefined) {
       const how = this.#inverted ? "The model inverts the picture; the code reads all the same." : "";
       return {
         p50,
         p95,
         estimated: false,
-        note: `Read from the returned picture, last ${values.length} frames. ${how}`.trim(),
+        note: `Read from the pictures that come back: ${values.length} in the last 10 s. ${how}`.trim(),
       };
     }
     if (!running)
@@ -72,11 +72,11 @@ export class Measure {
         estimated: false,
         note: "A time code is painted into each frame and read back from what returns.",
       };
-    const total = stats?.stages?.total;
+    const total = measured(stats)?.total;
     const around = (rtc.rtt_ms ?? 0) + (rtc.jitter_buffer_ms ?? 0);
     const known = total?.p50 !== undefined;
     const why = !this.#on
-      ? "Latency is not measured now."
+      ? "Not measured: no time code is painted."
       : this.lost
         ? "The time code does not survive this model."
         : "Waiting for the first code.";
@@ -84,7 +84,7 @@ export class Measure {
       p50: known ? (total.p50 ?? 0) + around : undefined,
       p95: known && total.p95 !== undefined ? total.p95 + around : undefined,
       estimated: known,
-      note: known ? `${why} Estimate: service, network round trip and jitter buffer added up.` : why,
+      note: known ? `${why} Estimated from the time in the service, the network and the jitter buffer.` : why,
     };
   }
 }

@@ -1,4 +1,4 @@
-// The last measured delays and their percentiles. Percentiles are of what was measured, never interpolated or smoothed.
+// The delays measured of late and their percentiles. Percentiles are of what was measured, never interpolated or smoothed.
 
 export function percentile(sorted: readonly number[], share: number): number | undefined {
   if (sorted.length === 0) return undefined;
@@ -6,36 +6,38 @@ export function percentile(sorted: readonly number[], share: number): number | u
 }
 
 export class Samples {
-  readonly #limit: number;
-  #values: number[] = [];
+  readonly #keptMs: number;
+  #all: { at: number; value: number }[] = [];
 
-  constructor(limit: number) {
-    this.#limit = limit;
+  constructor(keptMs: number) {
+    this.#keptMs = keptMs;
   }
 
   push(value: number): void {
-    this.#values.push(value);
-    if (this.#values.length > this.#limit) this.#values.shift();
+    this.#all.push({ at: performance.now(), value });
   }
 
   clear(): void {
-    this.#values = [];
+    this.#all = [];
   }
 
+  /** Newest last. By time and not by number: at few frames a second a number of them reaches far back. */
   get values(): readonly number[] {
-    return this.#values;
+    const since = performance.now() - this.#keptMs;
+    this.#all = this.#all.filter((each) => each.at >= since);
+    return this.#all.map((each) => each.value);
   }
 
   get p50(): number | undefined {
     return percentile(
-      [...this.#values].sort((a, b) => a - b),
+      [...this.values].sort((a, b) => a - b),
       0.5,
     );
   }
 
   get p95(): number | undefined {
     return percentile(
-      [...this.#values].sort((a, b) => a - b),
+      [...this.values].sort((a, b) => a - b),
       0.95,
     );
   }

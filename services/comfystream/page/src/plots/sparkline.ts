@@ -19,6 +19,11 @@ export function ceiling(value: number): number {
   return step * power;
 }
 
+/** How much of the time axis is shown: it grows with what there is, so that the first seconds are no sliver. */
+export function span(points: number, slots: number): number {
+  return Math.min(slots, Math.max(Math.ceil(slots / 4), points));
+}
+
 export class Sparkline {
   readonly #line = svg("path", { class: "line" });
   readonly #band = svg("path", { class: "band" });
@@ -40,26 +45,30 @@ export class Sparkline {
   show(points: readonly (Point | undefined)[]): void {
     const shown = points.slice(-this.#slots);
     const top = ceiling(Math.max(0, ...shown.map((point) => point?.high ?? point?.value ?? 0)));
-    const first = this.#slots - shown.length;
-    const x = (at: number): string => (((first + at) / (this.#slots - 1)) * W).toFixed(1);
+    const slots = span(shown.length, this.#slots);
+    const first = slots - shown.length;
+    const x = (at: number): string => (((first + at) / (slots - 1)) * W).toFixed(1);
     const y = (value: number): string => (H - (Math.min(value, top) / top) * H).toFixed(1);
     let line = "";
-    let pen = false;
-    const upper: string[] = [];
-    const lower: string[] = [];
+    let band = "";
+    let upper: string[] = [];
+    let lower: string[] = [];
+    // Neither goes on over a gap: nothing is known of that time.
+    const lift = (): void => {
+      if (upper.length > 1) band += `M${[...upper, ...lower].join("L")}Z`;
+      upper = [];
+      lower = [];
+    };
     shown.forEach((point, at) => {
-      if (!point) {
-        pen = false;
-        return;
-      }
-      line += `${pen ? "L" : "M"}${x(at)} ${y(point.value)}`;
-      pen = true;
+      if (!point) return lift();
+      line += `${upper.length > 0 ? "L" : "M"}${x(at)} ${y(point.value)}`;
       upper.push(`${x(at)} ${y(point.high ?? point.value)}`);
       lower.unshift(`${x(at)} ${y(point.value)}`);
     });
+    lift();
     this.#line.setAttribute("d", line);
-    this.#band.setAttribute("d", upper.length > 1 ? `M${[...upper, ...lower].join("L")}Z` : "");
-    const some = upper.length > 0;
+    this.#band.setAttribute("d", band);
+    const some = line !== "";
     this.#empty.hidden = some;
     this.#tick.hidden = !some;
     text(this.#tick, `${top} ${this.#unit}`);

@@ -3,7 +3,7 @@
 
 import { STAGES, type Stage, type Stats } from "../protocol.ts";
 import { h, round, svg, text } from "../ui/dom.ts";
-import { ceiling } from "./sparkline.ts";
+import { ceiling, span } from "./sparkline.ts";
 
 const W = 600;
 const H = 100;
@@ -27,6 +27,7 @@ export class StagePlot {
   readonly #rows = new Map<Stage | "total", { mean: HTMLElement; p95: HTMLElement }>();
   readonly #slots: number;
   #history: (Stages | undefined)[] = [];
+  /** Where the pointer is, as a share of the width. */
   #hover: number | undefined;
 
   constructor(box: HTMLElement, table: HTMLTableElement, slots: number) {
@@ -78,7 +79,7 @@ export class StagePlot {
     box.addEventListener("pointermove", (event) => {
       const { left, width } = box.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (event.clientX - left) / Math.max(1, width)));
-      this.#hover = Math.round(share * (this.#slots - 1));
+      this.#hover = share;
       this.#hair.style.left = `${share * 100}%`;
       this.#legend();
     });
@@ -107,8 +108,9 @@ export class StagePlot {
     const sums = this.#history.map((stages) => STAGES.reduce((sum, stage) => sum + mean(stages, stage), 0));
     const most = Math.max(0, ...sums);
     const top = ceiling(most);
-    const first = this.#slots - this.#history.length;
-    const x = (at: number): string => (((first + at) / (this.#slots - 1)) * W).toFixed(1);
+    const slots = span(this.#history.length, this.#slots);
+    const first = slots - this.#history.length;
+    const x = (at: number): string => (((first + at) / (slots - 1)) * W).toFixed(1);
     const y = (value: number): string => (H - (value / top) * H).toFixed(2);
     const base = this.#history.map(() => 0);
     STAGES.forEach((stage, index) => {
@@ -131,8 +133,10 @@ export class StagePlot {
   }
 
   #legend(): void {
-    const first = this.#slots - this.#history.length;
-    const at = this.#hover === undefined ? this.#history.length - 1 : this.#hover - first;
+    const slots = span(this.#history.length, this.#slots);
+    const first = slots - this.#history.length;
+    const at =
+      this.#hover === undefined ? this.#history.length - 1 : Math.round(this.#hover * (slots - 1)) - first;
     const stages = this.#history[at];
     this.#hair.hidden = this.#hover === undefined || !stages;
     for (const [stage, row] of this.#rows) {

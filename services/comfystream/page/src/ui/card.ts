@@ -2,12 +2,21 @@
 
 import { Gauge } from "../plots/gauge.ts";
 import { Sparkline } from "../plots/sparkline.ts";
-import { STAGES, type SessionInfo, type Stats, type StreamFps } from "../protocol.ts";
-import { FigureList, h, round, text } from "./dom.ts";
+import { measured, STAGES, type SessionInfo, type Stats, type StreamFps } from "../protocol.ts";
+import { FigureList, h, kbps, round, text } from "./dom.ts";
 
 const SECONDS = 60;
+const KINDS: Record<SessionInfo["kind"], string> = { offer: "Offer", whip: "WHIP", whep: "WHEP" };
 /** A second press within this time ends the session; one alone is easily a slip. */
 const SURE_MS = 3000;
+
+function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "–";
+  const whole = Math.max(0, Math.floor(seconds));
+  const two = (value: number): string => String(value).padStart(2, "0");
+  const hours = Math.floor(whole / 3600);
+  return `${hours > 0 ? `${hours}:${two(Math.floor(whole / 60) % 60)}` : Math.floor(whole / 60)}:${two(whole % 60)}`;
+}
 
 export class Card {
   readonly element: HTMLElement;
@@ -80,13 +89,15 @@ export class Card {
   }
 
   show(info: SessionInfo, fps: Partial<StreamFps> | undefined, stats: Stats | undefined): void {
-    text(this.#name, info.name || info.id);
-    const state = stats?.state ?? info.state ?? "running";
+    // The first characters of an id tell sessions apart; all of them are in the title.
+    text(this.#name, info.name || info.id.slice(0, 8));
+    this.#name.title = info.id;
+    const { state } = info;
     this.#tally.dataset["phase"] = state;
     const model = stats?.model ?? info.model;
     text(
       this.#state,
-      [state, model ?? "pass-through", stats?.width ? `${stats.width} × ${stats.height}` : "", stats?.codec_out ?? ""]
+      [state, model ?? (state === "passthrough" ? "" : "no model"), stats?.width ? `${stats.width} × ${stats.height}` : "", stats?.codec_out ?? ""]
         .filter(Boolean)
         .join("  ·  "),
     );
@@ -98,7 +109,8 @@ export class Card {
         : `${round(rate, 1)} now, ${round(fps.minute_avg_fps, 1)} over the minute`,
     );
     this.#spark.show((fps?.minute_fps_array ?? []).map((each) => ({ value: each.fps, high: each.fps })));
-    const means = STAGES.map((stage) => Math.max(0, stats?.stages?.[stage]?.mean ?? 0));
+    const stages = measured(stats);
+    const means = STAGES.map((stage) => Math.max(0, stages?.[stage]?.mean ?? 0));
     const sum = means.reduce((all, each) => all + each, 0);
     means.forEach((mean, at) => {
       const bar = this.#bars[at];
@@ -106,9 +118,9 @@ export class Card {
       if (bar) bar.style.width = sum > 0 ? `${(mean / sum) * 100}%` : "0";
       if (key) text(key, sum > 0 ? round(mean, 1) : "–");
     });
-    const total = stats?.stages?.total;
+    const total = stages?.total;
     text(this.#total, total?.p50 === undefined ? "–" : `${round(total.p50)} ms median, ${round(total.p95)} ms p95`);
-    const buffer = stats?.buffer;
+    const buffer = stats?.buffer?.state ? stats.buffer : undefined;
     this.#gaugePart.hidden = !buffer;
     this.#gauge.show(
       buffer
@@ -121,10 +133,15 @@ export class Card {
           }
         : undefined,
     );
+    const target = stats?.bitrate_target;
+    const [rateOut, rateUnit] = kbps(target ? target / 1000 : undefined);
     const count = (value: number | undefined): string => (value === undefined ? "–" : String(value));
     this.#figures.show([
+      { label: "Kind", value: KINDS[info.kind] ?? info.kind },
+      { label: "Since", value: duration(Date.now() / 1000 - info.created) },
       { label: "In", value: round(stats?.fps_in, 1), unit: " fps" },
       { label: "Out", value: round(stats?.fps_out, 1), unit: " fps" },
+      { label: "Bit rate", value: rateOut, unit: ` ${rateUnit}` },
       { label: "Frames", value: count(stats?.frames_out) },
       { label: "Dropped", value: count(stats?.dropped) },
       { label: "Failed", value: count(stats?.failed), bad: (stats?.failed ?? 0) > 0 },

@@ -1,6 +1,6 @@
 // The settings form: what is chosen, read from and written to the controls, and what of it changed.
 
-import type { Config, Leaky, Model, Settings } from "../protocol.ts";
+import { brief, sentence, type Config, type Leaky, type Model, type Settings } from "../protocol.ts";
 import { DEFAULTS, measures, type Choice } from "../params.ts";
 import { cameras, type Kind } from "../source/open.ts";
 import type { Pattern } from "../source/pattern.ts";
@@ -79,7 +79,9 @@ export class Controls {
       ...models.map(
         (model) =>
           new Option(
-            model.state === "ready" ? model.name : `${model.name} (${model.state === "error" ? "broken" : "loading"})`,
+            model.state === "error" || model.state === "loading"
+              ? `${model.name} (${model.state === "error" ? "broken" : "loading"})`
+              : model.name,
             model.name,
           ),
       ),
@@ -194,9 +196,15 @@ export class Controls {
   #noteModel(): void {
     if (byId<HTMLSelectElement>("model").disabled) return;
     const model = this.#models.find((each) => each.name === this.modelName);
+    const note = byId("model-note");
+    note.title = model?.text ?? "";
     text(
-      byId("model-note"),
-      model?.text ?? (this.#models.length === 0 ? "This service lists no models; pictures pass through." : ""),
+      note,
+      model
+        ? sentence(brief(model.text))
+        : this.#models.length === 0
+          ? "This service lists no models; pictures pass through."
+          : "",
     );
   }
 
@@ -242,7 +250,10 @@ export class Controls {
       });
     }
     for (const [key, id] of Object.entries(NUMBERS) as [keyof typeof NUMBERS, string][]) {
-      on(id, () => ((this.#choice[key] = this.#bounded(id)), [key]));
+      on(id, () => {
+        this.#choice[key] = this.#bounded(id);
+        return [...this.#agree(key), key];
+      });
     }
     this.#form.addEventListener("click", (event) => {
       const button = (event.target as Element).closest<HTMLButtonElement>("[data-step]");
@@ -253,6 +264,25 @@ export class Controls {
       input.value = String(Math.min(Number(input.max), Math.max(least, value)));
       input.dispatchEvent(new Event("change"));
     });
+  }
+
+  /** The buffer cannot start later than when it is full: what was not touched gives way. */
+  #agree(changed: keyof typeof NUMBERS): Key[] {
+    const shown = (id: string): number => Number(byId<HTMLInputElement>(id).value || Number.NaN);
+    const threshold = shown("threshold");
+    const capacity = shown("max-batches");
+    // Where the capacity is the service's own, one batch fits for certain.
+    if (changed === "threshold" && threshold > (Number.isNaN(capacity) ? 1 : capacity)) {
+      this.#choice.max_batches = threshold;
+      byId<HTMLInputElement>("max-batches").value = String(threshold);
+      return ["max_batches"];
+    }
+    if (changed === "max_batches" && threshold > capacity) {
+      this.#choice.threshold = capacity;
+      byId<HTMLInputElement>("threshold").value = String(capacity);
+      return ["threshold"];
+    }
+    return [];
   }
 
   /** The number in an input, inside its limits; nothing where it is empty. */

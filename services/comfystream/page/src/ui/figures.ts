@@ -3,7 +3,7 @@
 import { Gauge } from "../plots/gauge.ts";
 import { Sparkline, type Point } from "../plots/sparkline.ts";
 import { StagePlot } from "../plots/stack.ts";
-import type { BufferMessage, Stats } from "../protocol.ts";
+import { measured, type BufferMessage, type Stats } from "../protocol.ts";
 import type { RtcFigures } from "../rtc.ts";
 import { byId, FigureList, kbps, round, text, type Figure } from "./dom.ts";
 
@@ -64,10 +64,11 @@ export class Figures {
   buffer(message: BufferMessage | undefined, stats: Stats | undefined): void {
     const buffer = stats?.buffer;
     const batch = stats?.batch;
-    const state = message?.state ?? buffer?.state ?? "none";
+    // Without a model there is no buffer, and what is told of it is empty.
+    const state = message?.state || buffer?.state || "none";
     const capacity = message?.capacity ?? buffer?.capacity ?? 0;
     this.#gauge.show(
-      message || buffer
+      state !== "none"
         ? {
             state,
             fill: buffer?.fill ?? message?.fill ?? 0,
@@ -111,7 +112,7 @@ export class Figures {
     this.#points.push(point ?? guess);
     if (this.#points.length > SLOTS) this.#points.shift();
     this.#latency.show(this.#points);
-    this.#stages.push(stats?.stages);
+    this.#stages.push(measured(stats));
     this.latency(latency);
   }
 

@@ -1,6 +1,6 @@
 // The two pictures and what is written over them while there is none.
 
-import type { BufferMessage, StateMessage } from "../protocol.ts";
+import { sentence, type BufferMessage, type StateMessage } from "../protocol.ts";
 import type { Phase } from "../session.ts";
 import { byId, round, text } from "./dom.ts";
 import { actionButton, type Action } from "./notices.ts";
@@ -111,22 +111,22 @@ function describe(view: View): { message: string; detail: string; ring?: Ring } 
     case "loading": {
       const share = server.progress;
       return {
-        message: server.text || "Loading the model",
+        message: sentence(server.text || "Loading the model"),
         detail: "",
         ring: share === undefined ? endless : { share, text: `${Math.floor(share * 100)} %` },
       };
     }
     case "filling":
-      return { message: server.text || "Filling the flight buffer", ...filling(buffer, view.bufferAt) };
+      return { message: sentence(server.text || "Filling the flight buffer"), ...filling(buffer, view.bufferAt) };
     case "paused":
       return { message: "Paused", detail: "The session is kept; P goes on." };
     case "failed":
       return {
-        message: server.text || "The model failed",
+        message: sentence(server.text || "The model failed"),
         detail: "The session is still there: choose another model, or stop.",
       };
     case "connecting":
-      return { message: server.text || "The service is getting ready", detail: "", ring: endless };
+      return { message: sentence(server.text || "The service is getting ready"), detail: "", ring: endless };
     default:
       return view.pictures > 0
         ? { message: "", detail: "" }

@@ -2,7 +2,7 @@
 
 import { ApiError } from "../api.ts";
 import { ControlError } from "../control.ts";
-import type { ApiErrorBody } from "../protocol.ts";
+import { sentence, type ApiErrorBody } from "../protocol.ts";
 import { SourceError } from "../source/open.ts";
 import { byId, h, text } from "./dom.ts";
 
@@ -39,22 +39,34 @@ export class Notices {
   error(error: unknown, ...actions: Action[]): void {
     const body = errorBody(error);
     this.note(error);
-    const same = [...this.#region.children].find(
-      (each) => (each as HTMLElement).dataset["key"] === `${body.code} ${body.message}`,
-    );
-    if (same) {
-      const count = Number((same as HTMLElement).dataset["count"] ?? 1) + 1;
-      (same as HTMLElement).dataset["count"] = String(count);
-      const title = same.querySelector("b");
-      if (title) text(title, `${body.message} (${count}×)`);
+    const before = this.#find(body);
+    if (before) {
+      const count = Number(before.dataset["count"] ?? 1) + 1;
+      before.dataset["count"] = String(count);
+      const times = before.querySelector("small");
+      if (times) text(times, ` ${count}×`);
       return;
     }
-    const nodes = (body.nodes ?? []).map((node) => h("li", {}, `${node.class_type} (${node.id}): ${node.why}`));
-    this.#show("error", body, actions, nodes.length > 0 ? h("ul", {}, ...nodes) : undefined);
+    const nodes = (body.nodes ?? []).filter((node) => node.why);
+    // Mostly the same for all: then it is said once.
+    const lines = [...new Set(nodes.map((node) => node.why))].map((why) => {
+      const names = nodes.filter((node) => node.why === why).map((node) => `${node.class_type} (${node.id})`);
+      return h("li", {}, `${names.join(", ")}: ${why}`);
+    });
+    const title = nodes.length > 0 ? "This workflow does not run here" : sentence(body.message);
+    this.#show(
+      "error",
+      body,
+      title,
+      actions,
+      lines.length > 0 ? h("ul", {}, ...lines) : undefined,
+    );
   }
 
   news(message: string, hint?: string): void {
-    const notice = this.#show("news", { code: "news", message, ...(hint ? { hint } : {}) }, []);
+    const body: ApiErrorBody = { code: "news", message, ...(hint ? { hint } : {}) };
+    this.#find(body)?.remove();
+    const notice = this.#show("news", body, message, []);
     setTimeout(() => notice.remove(), NEWS_MS);
   }
 
@@ -62,7 +74,20 @@ export class Notices {
     this.#region.replaceChildren();
   }
 
-  #show(kind: string, body: ApiErrorBody, actions: Action[], more?: HTMLElement): HTMLElement {
+  #find(body: ApiErrorBody): HTMLElement | undefined {
+    const key = `${body.code} ${body.message}`;
+    return [...this.#region.children].find(
+      (each): each is HTMLElement => each instanceof HTMLElement && each.dataset["key"] === key,
+    );
+  }
+
+  #show(
+    kind: string,
+    body: ApiErrorBody,
+    title: string,
+    actions: Action[],
+    ...more: (HTMLElement | undefined)[]
+  ): HTMLElement {
     const dismiss = h("button", { type: "button", class: "dismiss", "aria-label": "Dismiss" }, "✕");
     const buttons = actions.map(actionButton);
     for (const button of buttons) button.addEventListener("click", () => notice.remove());
@@ -74,10 +99,10 @@ export class Notices {
         "data-code": body.code,
         role: kind === "error" ? "alert" : "status",
       },
-      h("b", {}, body.message),
+      h("b", {}, title, h("small", {})),
       dismiss,
-      body.hint ? h("p", {}, body.hint) : undefined,
-      more,
+      ...more,
+      body.hint ? h("p", {}, sentence(body.hint)) : undefined,
       buttons.length > 0 ? h("div", { class: "acts" }, ...buttons) : undefined,
     );
     dismiss.addEventListener("click", () => notice.remove());

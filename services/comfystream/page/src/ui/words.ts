@@ -1,7 +1,7 @@
 // Sentences that are put together from choices and figures.
 
 import type { Choice } from "../params.ts";
-import type { Stats } from "../protocol.ts";
+import { sentence, type StateMessage, type Stats } from "../protocol.ts";
 import type { RtcFigures } from "../rtc.ts";
 import type { Kind } from "../source/open.ts";
 import { byId, text } from "./dom.ts";
@@ -28,6 +28,20 @@ export function plan(
         : input.charAt(0).toUpperCase() + input.slice(1),
     output: `Start sends ${input} ${model ? `through ${model}` : "there and back"}, at ${width} × ${height} and ${fps} frames a second.`,
   };
+}
+
+/** What the service says of its state, where the page has no shorter word for it. */
+export function said(server: StateMessage | undefined): string {
+  switch (server?.state) {
+    case "running":
+      return "Running";
+    case "passthrough":
+      return "Passing through";
+    case "paused":
+      return "Paused";
+    default:
+      return sentence(server?.text ?? "");
+  }
 }
 
 export function showMeta(rtc: RtcFigures, stats: Stats | undefined): void {
