@@ -34,7 +34,7 @@ fn model(model: &str) -> Key {
 
 fn config() -> rtc::Config {
     rtc::Config {
-        jitter: Duration::ZERO,
+        jitter: Duration::from_millis(20),
         silence: Duration::from_secs(3),
         ..rtc::Config::default()
     }
@@ -175,6 +175,36 @@ fn two_peers_share_a_model_and_one_that_leaves_does_not_disturb_the_other() {
     let (third, _three, _) = open(&pool, &Offered::default(), Role::Echo(settings));
     third.picture("a black picture", |picture| is(picture.middle, BLACK));
     second.more_pictures(10);
+}
+
+#[test]
+fn batches_come_back_frame_by_frame_and_none_is_lost() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(Key {
+            batch: 4,
+            ..model("builtin:invert")
+        }),
+        max_batches: 4,
+        ..Settings::default()
+    };
+    let (browser, session, _heard) = open(&pool, &Offered::default(), Role::Echo(settings));
+    browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+    // Until it is known what a batch takes, and told.
+    browser.more_pictures(60);
+    let dropped = session.stats().dropped;
+    let (from, count) = (gst::get_timestamp(), browser.pictures().len());
+    browser.more_pictures(60);
+    let took = gst::get_timestamp() - from;
+    let count = browser.pictures().len() - count;
+    let rate = count as f64 * 1e9 / took.nseconds() as f64;
+    let stats = (session.stats(), session.stream().stats());
+    assert!(rate > 24.0, "{rate} pictures a second of 30: {stats:?}");
+    assert!(
+        session.stats().dropped <= dropped + 6,
+        "{:?}, {dropped} before",
+        session.stats()
+    );
 }
 
 #[test]

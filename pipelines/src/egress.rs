@@ -15,7 +15,7 @@ use crate::rtc::Error;
 use crate::stages::{Mark, Stages, running_time};
 
 /// Pictures that wait for the encoder at most. More would only be older.
-const PICTURES: u64 = 2;
+const PICTURES: u64 = 3;
 /// Packets of sound that wait for their time: two seconds of the usual 20 ms.
 const PACKETS: u64 = 100;
 /// What encoders plan with when a source does not say its rate.
@@ -207,8 +207,11 @@ impl Audio {
 
 fn number(payloader: &gst::Element, payload: u8, ssrc: u32) {
     payloader.set_property("pt", u32::from(payload));
-    if payloader.has_property("ssrc") {
-        payloader.set_property("ssrc", ssrc);
+    // Signed and wide in newer payloaders.
+    match payloader.find_property("ssrc").map(|property| property.value_type()) {
+        Some(kind) if kind == i64::static_type() => payloader.set_property("ssrc", i64::from(ssrc)),
+        Some(kind) if kind == u32::static_type() => payloader.set_property("ssrc", ssrc),
+        _ => (),
     }
     if payloader.has_property("auto-header-extension") {
         payloader.set_property("auto-header-extension", true);
@@ -268,4 +271,22 @@ fn run(pipeline: &gst::Pipeline, chain: &[&gst::Element], pad: &gst::Pad) -> Res
         element.sync_state_with_parent().map_err(refused)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloaders_of_all_formats_take_their_number_and_source() {
+        crate::register().unwrap();
+        for codec in Codec::ALL {
+            let elements = codec.payloader().unwrap();
+            let payloader = elements.last().unwrap();
+            number(payloader, 101, 0xFFFF_FFFE);
+            assert_eq!(payloader.property::<u32>("pt"), 101, "{codec}");
+            let ssrc = payloader.property_value("ssrc");
+            assert_eq!(ssrc.serialize().unwrap(), "4294967294", "{codec}");
+        }
+    }
 }

@@ -148,16 +148,25 @@ impl Pool {
 
     /// The graph of a key, made and started where there is none.
     fn graph(self: &Arc<Self>, key: &Key) -> Result<Arc<Graph>, Error> {
-        let mut graphs = self.graphs.lock();
-        if let Some(graph) = graphs.get(key) {
+        if let Some(graph) = self.graphs.lock().get(key) {
             return Ok(graph.clone());
         }
         key.check()?;
         let graph = Graph::new(key)?;
-        graphs.insert(key.clone(), graph.clone());
-        drop(graphs);
+        // Before anybody joins: an element that is put into a bin on its way up is taken along from where the bin was.
+        // What is wrong comes as a message, which is read next.
+        let started = graph.pipeline.set_state(gst::State::Playing).is_ok();
+        {
+            let mut graphs = self.graphs.lock();
+            if let Some(other) = graphs.get(key).cloned() {
+                drop(graphs);
+                graph.stop();
+                return Ok(other);
+            }
+            graphs.insert(key.clone(), graph.clone());
+        }
         self.failed.lock().remove(key);
-        graph.run(Arc::downgrade(self));
+        graph.run(Arc::downgrade(self), started);
         Ok(graph)
     }
 
@@ -247,6 +256,10 @@ impl Graph {
         link::align(&pipeline);
         let (batch, infer, unbatch) = (make("comfybatch")?, make("comfyinfer")?, make("comfyunbatch")?);
         key.as_config().set(&batch, &infer);
+        if key.batch > 1 {
+            // Encoders and players have no room for bursts of a batch.
+            unbatch.set_property_from_str("pacing", "pts");
+        }
         // The same model with another batch size, or on its way in or out, is loaded once.
         infer.set_property("shared", format!("{} {:?}", key.model, key.backend));
         pipeline.add_many([&batch, &infer, &unbatch])?;
@@ -282,30 +295,33 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Starts, and reads the bus from then on, on a thread of its own.
-    fn run(self: &Arc<Self>, pool: Weak<Pool>) {
+    /// Reads the bus from now on, on a thread of its own.
+    fn run(self: &Arc<Self>, pool: Weak<Pool>, started: bool) {
         let graph = self.clone();
         let begun = std::thread::Builder::new()
             .name("comfy-model".into())
-            .spawn(move || graph.attend(&pool));
+            .spawn(move || graph.attend(&pool, started));
         if let Err(error) = begun {
             self.fail(format!("no thread for the model: {error}"));
         }
     }
 
-    fn attend(self: &Arc<Self>, pool: &Weak<Pool>) {
+    fn attend(self: &Arc<Self>, pool: &Weak<Pool>, started: bool) {
         let mut watch = Watch::new(&self.pipeline);
-        // What is wrong comes as a message, which is read next.
-        let started = self.pipeline.set_state(gst::State::Playing);
         let mut idle_since = None;
+        let mut paced = gst::ClockTime::ZERO;
         while !self.stopped.load(Ordering::Acquire) {
+            if Duration::from(link::now().saturating_sub(paced)) >= LOOK {
+                self.pace();
+                paced = link::now();
+            }
             if let Some(event) = watch.next(Some(LOOK)) {
                 if !self.hear(event) {
                     break;
                 }
                 continue;
             }
-            if started.is_err() {
+            if !started {
                 self.fail(format!("{} does not start", self.key.name));
                 break;
             }
@@ -326,6 +342,31 @@ impl Graph {
             pool.forget(self);
         }
         self.stop();
+    }
+
+    /// Tells comfyunbatch when frames are due. The graph's ends do not wait for any time, so the pipeline does not find
+    /// out by itself.
+    fn pace(&self) {
+        if self.key.batch == 1 {
+            return;
+        }
+        let outlets: Vec<Outlet> = self
+            .lanes
+            .lock()
+            .members
+            .values()
+            .map(|member| member.outlet.clone())
+            .collect();
+        let latencies = outlets.iter().filter_map(|outlet| {
+            let mut query = gst::query::Latency::new();
+            outlet.pad().peer_query(&mut query).then(|| query.result().1)
+        });
+        let Some(latency) = latencies.max() else { return };
+        if self.pipeline.latency() != Some(latency) {
+            self.pipeline.set_latency(latency);
+            // Fails while the pipeline stops, when nobody needs it.
+            let _ = self.pipeline.recalculate_latency();
+        }
     }
 
     /// Whether it goes on.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::{egress, ingress};
 
 /// How often the delay of sound is brought in line with what pictures take.
 const TICK: Duration = Duration::from_millis(500);
+/// How long a peer has to hear that its session ends.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// Bytes that may wait in a data channel; who does not read gets no more.
 const WAITING: u64 = 1 << 20;
 
@@ -488,13 +491,23 @@ impl Session {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.inner.lock().state = ConnectionState::Closed;
+        let (connected, channels) = {
+            let mut inner = self.inner.lock();
+            let before = std::mem::replace(&mut inner.state, ConnectionState::Closed);
+            (
+                before == ConnectionState::Connected,
+                std::mem::take(&mut inner.channels),
+            )
+        };
         let (pipeline, stream) = (self.connection.pipeline.clone(), self.owns.then(|| self.stream.clone()));
         let listener = self.listener.clone();
         let end = move || {
             // First what comes in, so that nothing waits for a network that goes.
             if let Some(stream) = &stream {
                 stream.end();
+            }
+            if connected {
+                say_goodbye(channels.into_values());
             }
             let _ = pipeline.set_state(gst::State::Null);
             // What webrtcbin says on the way down is nobody's.
@@ -512,6 +525,26 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Closes data channels, by which a peer learns that this is the end, and waits a moment for that to be sent.
+fn say_goodbye(channels: impl Iterator<Item = WebRTCDataChannel>) {
+    let (done, wait) = sync_channel(16);
+    let mut open = 0;
+    for channel in channels.filter(|channel| channel.ready_state() == WebRTCDataChannelState::Open) {
+        let done = done.clone();
+        channel.connect_on_close(move |_| {
+            let _ = done.try_send(());
+        });
+        channel.close();
+        open += 1;
+    }
+    drop(done);
+    for _ in 0..open {
+        if wait.recv_timeout(GOODBYE).is_err() {
+            return;
+        }
     }
 }
 

@@ -22,7 +22,8 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// Whether peers may connect over TCP, too.
     pub tcp: bool,
-    /// How long the jitter buffer holds packets for those that are late.
+    /// How long the jitter buffer holds packets for those that are late. With none at all, a packet that is late by a
+    /// thread's turn is taken for lost, and pictures wait for a key frame.
     pub jitter: Duration,
     /// Bits per second that video is sent at: least, first, most.
     pub bitrate: Bitrate,
