@@ -70,8 +70,9 @@ soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
 	cargo build $(PRODUCTS) -p comfy-tests
 	"$(RELEASE)/trickle_load" soak --minutes "$(MINUTES)"
 
-screenshots: build ## the service's pages at three widths, light and dark, in out/screenshots
+screenshots: build $(CLIP) ## the README's pictures of the page, and every page at three widths in out/screenshots
 	@scripts/setup.sh browser
+	@node services/comfystream/page/screenshots.mjs "$(RELEASE)/comfystream" "$(CLIP)"
 	@scripts/screenshots.sh "$(RELEASE)/comfystream" out/screenshots
 
 doc: setup ## the crates' documentation, in target/doc

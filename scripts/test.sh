@@ -42,6 +42,12 @@ tests() {
   G_DEBUG=fatal-warnings cargo test --workspace --locked
 }
 
+# What is committed of the page is what its sources make.
+page() (
+  scripts/setup.sh browser || exit
+  cd services/comfystream/page && npm ci --no-audit --no-fund --loglevel=error && npm run --silent check && npm test --silent
+)
+
 models() {
   scripts/setup.sh python && "$work/venv/bin/python" models/make_models.py --check
 }
@@ -86,6 +92,7 @@ step "formatting" cargo fmt --all --check
 step "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "tests" tests
 step "fuzz targets" fuzzing
+step "page" page
 step "sample models" models
 step "documentation" documentation
 step "licences" licences

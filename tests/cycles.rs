@@ -36,11 +36,11 @@ fn cycle(pool: &Arc<Pool>, number: usize) {
     };
     let settings = Settings {
         // Every third goes without.
-        model: Some(key).filter(|_| number % 3 != 0),
+        model: Some(key).filter(|_| !number.is_multiple_of(3)),
         ..Settings::default()
     };
     let offered = Offered {
-        sound: number % 2 == 0,
+        sound: number.is_multiple_of(2),
         ..Offered::default()
     };
     let (browser, offer) = Browser::new(&offered);
@@ -64,14 +64,14 @@ fn cycle(pool: &Arc<Pool>, number: usize) {
     .expect("an answer");
     browser.accept(&answer);
     // Some leave before anything was seen.
-    if number % 5 != 0 {
+    if !number.is_multiple_of(5) {
         browser.more_pictures(3);
     }
     match number % 4 {
         0 => drop(browser),
         _ => session.close(),
     }
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         session.close();
     }
     loop {

@@ -74,6 +74,24 @@ fn camera_comes_back_inverted(codec: &str) {
 }
 
 #[test]
+fn demo_ends_at_a_page_that_shows_a_camera_through_its_model() {
+    let _turn = turn();
+    let folder = comfy_tests::temp::Temp::new();
+    let clip = folder.path().join("clip.mkv");
+    let film = format!(
+        "videotestsrc num-buffers=30 ! video/x-raw,width=320,height=240,framerate=30/1 ! vp8enc deadline=1 \
+         ! matroskamux ! filesink location={}",
+        clip.display()
+    );
+    comfy_tests::pipeline::run(&comfy_tests::pipeline::parse(&film)).expect_eos();
+    let service = Service::demo(&clip, "builtin:invert", &folder.path().join("out"));
+    assert!(folder.path().join("out/demo.mp4").is_file());
+    let result = browse(&service, "roundtrip", &["codec=VP8"]);
+    unharmed(&result);
+    assert!(number(&result, "/far_from_sent") <= 24.0, "{result:#}");
+}
+
+#[test]
 fn camera_comes_back_inverted_at_its_size_in_vp8() {
     camera_comes_back_inverted("VP8");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::watch::{self, Watch};
 const FRAMES: u64 = 2;
 /// How long a model that nobody uses any more is kept for the next.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long frames may take out of a graph that their stream leaves.
+const DRAIN: Duration = Duration::from_secs(1);
 /// How often a graph looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -222,6 +225,8 @@ struct Graph {
     unbatch: gst::Element,
     report: Mutex<Report>,
     lanes: Mutex<Lanes>,
+    /// Held while somebody comes or goes. Before `lanes`.
+    moving: Mutex<()>,
     stopped: AtomicBool,
 }
 
@@ -276,6 +281,7 @@ impl Graph {
                 progress: None,
             }),
             lanes: Mutex::default(),
+            moving: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&graph);
@@ -462,6 +468,7 @@ impl Graph {
         listener: Listener,
     ) -> Result<Option<Arc<Lane>>, Error> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let _one = self.moving.lock();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let inlet = Inlet::new(&format!("frames-{count}"), FRAMES);
         let outlet = Outlet::new(&format!("results-{count}"));
@@ -571,14 +578,29 @@ impl Lane {
         if self.gone.swap(true, Ordering::AcqRel) {
             return;
         }
+        // One at a time, so that who comes finds pads that are free, or not there.
+        let _one = self.graph.moving.lock();
         self.inlet.leave();
-        // First the way in, so that nothing of it is left in the graph, then the way out.
+        // First the way in, then what is left in the graph, then the way out: frames that nobody took would be an error.
         self.take_out(self.inlet.element());
         if let Some(released) = self.flight.static_pad("src") {
             let _ = released.unlink(&self.slot);
         }
         self.take_out(&self.flight);
+        let (done, ended) = sync_channel(1);
+        self.outlet
+            .pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+                if info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
+                    let _ = done.try_send(());
+                }
+                gst::PadProbeReturn::Ok
+            });
         self.graph.batch.release_request_pad(&self.slot);
+        if self.outlet.pad().is_linked() && !self.graph.stopped.load(Ordering::Acquire) {
+            // No end comes through a model that is not ready; nothing comes after it then, either.
+            let _ = ended.recv_timeout(DRAIN);
+        }
         self.graph.lanes.lock().members.remove(&self.number);
         if let Some(from) = self.outlet.pad().peer() {
             let _ = from.unlink(&self.outlet.pad());

@@ -210,8 +210,11 @@ impl Tap {
         check
     }
 
+    /// Of the frame that comes out next, which may have another size than the one that goes in now.
     fn size(&self) -> Option<(u32, u32)> {
-        self.0.lock().info.as_ref().map(|info| square(info))
+        let inside = self.0.lock();
+        let next = inside.frames.front().map(|(_, info)| info);
+        next.or(inside.info.as_ref()).map(|info| square(info))
     }
 
     /// The frame that this one was made from.

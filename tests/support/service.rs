@@ -26,7 +26,19 @@ impl Service {
         command
             .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
             .args(arguments);
-        let mut program = Peer::ours("comfystream", command);
+        Self::announced(Peer::ours("comfystream", command))
+    }
+
+    /// What `make demo` shows of a video and a model; the demo's own files go to `out`.
+    pub fn demo(input: &Path, model: &str, out: &Path) -> Self {
+        let folder = binary().parent().expect("a program is in a folder");
+        let mut command = Command::new("scripts/demo.sh");
+        command.arg(folder).arg(input).args([model, "2", "127.0.0.1:0"]);
+        command.env("OUT", out).current_dir(crate::models::root());
+        Self::announced(Peer::ours("demo.sh", command))
+    }
+
+    fn announced(mut program: Peer) -> Self {
         let port = loop {
             if let Some(port) = program.line().strip_prefix(ANNOUNCED) {
                 break port.parse().expect("a port");
