@@ -32,7 +32,7 @@ DATADIR = $(PREFIX)/share/gst-comfy
 
 export CARGO_TARGET_DIR ORT_DYLIB_PATH
 
-.PHONY: help setup build clip demo test model-test fuzz bench soak screenshots doc env install clean
+.PHONY: help setup build clip demo test model-test fuzz bench bench-web soak screenshots doc env install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -65,6 +65,10 @@ bench: build $(CLIP) ## measurements, in out/bench; PARTS=relay for one part
 	@scripts/setup.sh python
 	cargo build $(PRODUCTS) -p comfy-tests
 	@scripts/bench.sh
+
+bench-web: build ## glass to glass in a browser beside the service, so long each row: SECONDS=60
+	@scripts/setup.sh browser
+	@scripts/bench-web.sh "$(RELEASE)/comfystream" "$(SECONDS)"
 
 soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
 	cargo build $(PRODUCTS) -p comfy-tests

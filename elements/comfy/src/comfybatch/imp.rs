@@ -513,7 +513,8 @@ impl ComfyBatch {
                 let mut allowed =
                     batchcaps::frame_template().intersect_with_mode(&frames, gst::CapsIntersectMode::First);
                 // Streams that agree share batches: what the others send comes first.
-                if let Some(common) = self.state.lock().others_caps(pad.stream()) {
+                let common = self.state.lock().others_caps(pad.stream());
+                if let Some(common) = common {
                     let first = allowed.intersect(&common);
                     allowed = first.iter().chain(allowed.iter()).map(ToOwned::to_owned).collect();
                 }
@@ -577,7 +578,9 @@ impl ComfyBatch {
             return gst::Pad::query_default(pad, Some(&*self.obj()), query);
         };
         let (mut live, mut min, mut max) = (false, gst::ClockTime::ZERO, gst::ClockTime::NONE);
-        for sink in self.state.lock().pads() {
+        // Not in the head of the loop, which would keep the lock to its end.
+        let sinks = self.state.lock().pads();
+        for sink in sinks {
             let mut peer = gst::query::Latency::new();
             if !sink.peer_query(&mut peer) {
                 continue;
