@@ -339,6 +339,11 @@ impl Stream {
         self.route();
         self.tell_state(None);
         leave(gone);
+        // It may have failed before anybody here knew of it.
+        let next = self.inner.lock().next.as_ref().map(|lane| lane.report());
+        if let Some(report) = next.filter(|report| report.readiness == Readiness::Error) {
+            self.hear(pool::Event::Failed(report.text));
+        }
         Ok(())
     }
 

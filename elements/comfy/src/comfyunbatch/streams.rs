@@ -4,7 +4,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, ComfyUnbatch};
-use super::state::Stream;
+use super::state::{Item, Stream};
 use crate::stream;
 use crate::streampad::ComfyStreamPad;
 
@@ -57,8 +57,15 @@ impl ComfyUnbatch {
                 // Stays for a stream that comes later.
                 if let Some(stream) = state.streams.get_mut(&0) {
                     (stream.caps, stream.leaving) = (0, false);
-                    stream.queue.clear();
-                    stream.frames = 0;
+                    // What stands behind its leaving is another's, which came at once.
+                    if let Some(at) = stream.queue.iter().rposition(|item| matches!(item, Item::Remove)) {
+                        stream.queue.drain(..=at);
+                    }
+                    stream.frames = stream
+                        .queue
+                        .iter()
+                        .filter(|item| matches!(item, Item::Frame(_)))
+                        .count();
                 }
                 self.removed.wake();
                 return;
