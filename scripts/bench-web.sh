@@ -7,17 +7,7 @@ export LC_ALL=C
 program=$1
 seconds=${2:-60}
 cd "$(dirname "$0")/.."
-log=$(mktemp)
-coproc SERVICE { exec "$program" serve --listen 127.0.0.1:0 --model builtin:invert --model models/cartoon.onnx 2> "$log"; }
-service=$SERVICE_PID
-trap 'kill "$service" 2> /dev/null || true; rm -f "$log" "$log.rows"' EXIT
-address=
-while read -r -t 60 line <&"${SERVICE[0]}"; do
-  case $line in
-    "open "*) address=${line#open }; break ;;
-  esac
-done
-[ -n "$address" ] || { cat "$log" >&2; exit 1; }
+. scripts/service.sh "$program" serve --model builtin:invert --model models/cartoon.onnx
 
 # Processor time of the service, in hundredths of a second.
 spent() { awk '{ print $14 + $15 }' "/proc/$service/stat"; }

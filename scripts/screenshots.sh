@@ -6,18 +6,6 @@ export LC_ALL=C
 program=$1
 folder=${2:-out/screenshots}
 cd "$(dirname "$0")/.."
-log=$(mktemp)
-coproc SERVICE { exec "$program" serve --listen 127.0.0.1:0 --model builtin:invert 2> "$log"; }
-service=$SERVICE_PID
-trap 'kill "$service" 2> /dev/null || true; rm -f "$log"' EXIT
-# The address is its last line before it serves.
-address=
-while read -r -t 60 line <&"${SERVICE[0]}"; do
-  case $line in
-    "open "*) address=${line#open }; break ;;
-  esac
-done
-[ -n "$address" ] || { cat "$log" >&2; exit 1; }
-node tests/browser/run.mjs screenshots "$address" "folder=$folder" > "$log.json" || { cat "$log.json" "$log" >&2; rm -f "$log.json"; exit 1; }
-rm -f "$log.json"
+. scripts/service.sh "$program" serve --model builtin:invert
+node tests/browser/run.mjs screenshots "$address" "folder=$folder" > "$log.json" || { cat "$log.json" "$log" >&2; exit 1; }
 echo "screenshots: $(find "$folder" -name '*.png' | wc -l) pictures in $folder"

@@ -1,11 +1,10 @@
 //! Streams that no peer sends: files, test pictures, cameras of the network.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
 use gst::prelude::*;
-use parking_lot::Mutex;
 
 use crate::infergraph::{Error, make};
 use crate::ingress::{self, Scaler};
@@ -33,8 +32,7 @@ struct Shared {
     uri: String,
     closed: AtomicBool,
     /// For who waits to open it again.
-    wake: (std::sync::Mutex<()>, Condvar),
-    pipeline: Mutex<Option<gst::Pipeline>>,
+    wake: (Mutex<()>, Condvar),
 }
 
 impl Source {
@@ -53,7 +51,6 @@ impl Source {
             uri: uri.to_owned(),
             closed: AtomicBool::new(false),
             wake: Default::default(),
-            pipeline: Mutex::default(),
         });
         let (theirs, into) = (shared.clone(), Arc::downgrade(&stream));
         std::thread::Builder::new()
@@ -131,7 +128,6 @@ fn run(shared: &Shared, stream: &Arc<Stream>, listener: &Listener) -> Ended {
         Ok(pipeline) => pipeline,
         Err(why) => return failed(why.to_string()),
     };
-    *shared.pipeline.lock() = Some(pipeline.clone());
     let mut watch = Watch::new(&pipeline);
     let begun = stream.notes().count(Mark::Decoded);
     // What is wrong comes as a message.
@@ -157,7 +153,6 @@ fn run(shared: &Shared, stream: &Arc<Stream>, listener: &Listener) -> Ended {
     stream.set_origin(None);
     // A network source may take its time to let go, and nobody has to wait for that.
     let _ = pipeline.set_state(gst::State::Null);
-    shared.pipeline.lock().take();
     ended
 }
 
