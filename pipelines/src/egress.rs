@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gst::prelude::*;
 use parking_lot::Mutex;
 
-use crate::codec::rtp::{Payload, TRANSPORT_CC};
+use crate::codec::playout::PlayoutDelay;
+use crate::codec::rtp::{PLAYOUT_DELAY, Payload};
 use crate::codec::{self, Codec, Purpose};
 use crate::infergraph::make;
 use crate::ingress::src_of;
@@ -65,6 +66,9 @@ impl Video {
         chain.push(&packets);
         if let Some(payloader) = payloader.last() {
             number(payloader, payload.number, ssrc);
+            if let Some(number) = payload.extension(PLAYOUT_DELAY) {
+                payloader.emit_by_name::<()>("add-extension", &[&PlayoutDelay::new(number)]);
+            }
         }
         with_rate(&src_of(&convert)?);
         stages.watch(&src_of(&convert)?, Mark::Converted);
@@ -226,8 +230,8 @@ fn packet_caps(media: &str, payload: &Payload, ssrc: u32) -> gst::Caps {
         .field("clock-rate", payload.clock_rate as i32)
         .field("ssrc", ssrc)
         .build();
-    if let Some(number) = payload.transport_cc {
-        caps.set(format!("extmap-{number}"), TRANSPORT_CC);
+    for (number, uri) in &payload.extensions {
+        caps.set(format!("extmap-{number}"), *uri);
     }
     gst::Caps::from(caps)
 }

@@ -8,12 +8,13 @@
 //! - [`session`]: a peer and what it sends or watches; [`rtc`]: its webrtcbin; [`stream`]: where frames come from, what is
 //!   done with them; [`source`]: those that no peer sends; [`pool`]: models that streams share.
 //! - [`ingress`], [`egress`]: from packets to pictures and back; [`link`]: joins between pipelines; [`stages`]: where
-//!   frames spend their time.
+//!   frames spend their time; `gate`: how many a model is given at once.
 //! - [`watch`]: what a pipeline says; [`state`]: state changes with a deadline.
 //! - [`sidebyside`]: frames before and after; [`process`]: a file or URI through the chain into a file.
 
 pub mod codec;
 pub mod egress;
+mod gate;
 pub mod infergraph;
 pub mod ingress;
 pub mod link;

@@ -1,7 +1,7 @@
 //! Models that several streams share: one graph, one engine, one batch of frames from all of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use gst::prelude::*;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::gate::Gate;
 use crate::infergraph::{self, Backend, BatchStats, Error, FlightStats, InferStats, Leaky, Precision, make};
 use crate::link::{self, Inlet, Outlet};
 use crate::stages::{Mark, Stages};
@@ -225,8 +226,7 @@ struct Graph {
     unbatch: gst::Element,
     report: Mutex<Report>,
     lanes: Mutex<Lanes>,
-    /// Held while somebody comes or goes. Before `lanes`.
-    moving: Mutex<()>,
+    gate: Gate,
     stopped: AtomicBool,
 }
 
@@ -281,7 +281,7 @@ impl Graph {
                 progress: None,
             }),
             lanes: Mutex::default(),
-            moving: Mutex::default(),
+            gate: Gate::new(room(key.batch)),
             stopped: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&graph);
@@ -467,16 +467,17 @@ impl Graph {
         stages: &Arc<Stages>,
         listener: Listener,
     ) -> Result<Option<Arc<Lane>>, Error> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let _one = self.moving.lock();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Never the number of one that has left: its last events may still be on their way. And not that of the pad
+        // that comfyunbatch always has.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
         let inlet = Inlet::new(&format!("frames-{count}"), FRAMES);
         let outlet = Outlet::new(&format!("results-{count}"));
         let flight = make("comfyflightbuffer")?;
         flight.set_property("batch-size", self.key.batch);
         let slot = self
             .batch
-            .request_pad_simple("sink_%u")
+            .request_pad_simple(&format!("sink_{count}"))
             .ok_or_else(|| glib::bool_error!("comfybatch gives no pad"))?;
         let number = number_of(&slot);
         let lane = Lane {
@@ -514,14 +515,11 @@ impl Graph {
         released
             .link(&lane.slot)
             .map_err(|why| glib::bool_error!("frames cannot enter the model: {why:?}"))?;
+        self.gate.open(&number);
+        self.count(&number, &released, Gate::enter);
+        self.count(&number, &lane.outlet.pad(), Gate::exit);
         stages.watch(&released, Mark::Released);
         stages.watch(&lane.outlet.pad(), Mark::Processed);
-        if let Some(pad) = self.unbatch.static_pad(&format!("src_{number}"))
-            && !pad.is_linked()
-        {
-            pad.link(&lane.outlet.pad())
-                .map_err(|why| glib::bool_error!("frames cannot leave the model: {why:?}"))?;
-        }
         for element in [lane.outlet.element(), &lane.flight, lane.inlet.element()] {
             element.sync_state_with_parent()?;
         }
@@ -530,9 +528,21 @@ impl Graph {
         Ok(Some(Arc::new(lane)))
     }
 
+    /// Does this at the gate with each frame that passes a pad.
+    fn count(self: &Arc<Self>, number: &str, pad: &gst::Pad, act: fn(&Gate, &str, u64)) {
+        let (graph, number) = (Arc::downgrade(self), number.to_owned());
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let (Some(graph), Some(pts)) = (graph.upgrade(), info.buffer().and_then(|buffer| buffer.pts())) {
+                act(&graph.gate, &number, pts.nseconds());
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
     fn stop(&self) {
         self.lanes.lock().closed = true;
         self.stopped.store(true, Ordering::Release);
+        self.gate.close_all();
         // A model that is being loaded does not hold this up: comfyinfer sees to that.
         let _ = self.pipeline.set_state(gst::State::Null);
     }
@@ -578,9 +588,8 @@ impl Lane {
         if self.gone.swap(true, Ordering::AcqRel) {
             return;
         }
-        // One at a time, so that who comes finds pads that are free, or not there.
-        let _one = self.graph.moving.lock();
         self.inlet.leave();
+        self.graph.gate.close(&self.number);
         // First the way in, then what is left in the graph, then the way out: frames that nobody took would be an error.
         self.take_out(self.inlet.element());
         if let Some(released) = self.flight.static_pad("src") {
@@ -614,6 +623,12 @@ impl Lane {
         let _ = element.set_state(gst::State::Null);
         let _ = self.graph.pipeline.remove(element);
     }
+}
+
+/// Frames that a model is given at once: a batch that runs, and one to go on with. Of batches of several, another is
+/// let out meanwhile, each frame at its time.
+fn room(batch: u32) -> usize {
+    batch as usize * if batch == 1 { 2 } else { 3 }
 }
 
 /// The number of a pad `sink_7` or `src_7`.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::codec::Codec;
+use crate::codec::rtp::PLAYOUT_DELAY;
 use crate::pool::Pool;
 use crate::rtc::connection::Connection;
 use crate::rtc::offer::{Kind, Need, Offer, Use};
@@ -144,7 +145,12 @@ impl Session {
                 send: true,
             },
         };
-        let plan = offer.plan(need, &config.codecs)?;
+        let mut plan = offer.plan(need, &config.codecs)?;
+        if config.smooth {
+            for line in &mut plan {
+                line.payload.extensions.retain(|(_, uri)| *uri != PLAYOUT_DELAY);
+            }
+        }
         let (stream, owns) = match role {
             Role::Watch(stream) => (stream, false),
             Role::Echo(settings) | Role::Publish(settings) => {

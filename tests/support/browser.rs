@@ -27,6 +27,8 @@ pub struct Offered {
     pub receives: bool,
     /// Whether it counts packets, for the sender to learn what the network carries.
     pub transport_cc: bool,
+    /// Another header extension of video, by number and name.
+    pub extension: Option<(u8, &'static str)>,
     /// What its packets of media go through.
     pub network: Option<&'static str>,
     /// Data channels.
@@ -42,6 +44,7 @@ impl Default for Offered {
             sound: false,
             receives: true,
             transport_cc: false,
+            extension: None,
             network: None,
             channels: vec!["control", "data"],
         }
@@ -69,6 +72,7 @@ struct Seen {
     channels: HashMap<String, WebRTCDataChannel>,
     state: Option<WebRTCPeerConnectionState>,
     errors: Vec<String>,
+    extension: Option<Vec<u8>>,
 }
 
 /// The peer.
@@ -89,9 +93,12 @@ impl Browser {
             _ => "rtpvp8pay picture-id-mode=15-bit",
         };
         if let Some(encoder) = &offered.encoder {
+            let extension = offered
+                .extension
+                .map(|(number, uri)| format!(",extmap-{number}=(string)\"{uri}\""));
             text += &format!(
                 " {} ! {encoder} ! {payloader} pt=96 ssrc=1111 \
-                 ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111{} ! peer.sink_0",
+                 ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111{}{} ! peer.sink_0",
                 offered.source,
                 offered.encoding_name,
                 [
@@ -105,7 +112,8 @@ impl Browser {
                 .iter()
                 .filter(|(name, _)| *name == offered.encoding_name || (name.is_empty() && offered.transport_cc))
                 .map(|(_, more)| *more)
-                .collect::<String>()
+                .collect::<String>(),
+                extension.unwrap_or_default(),
             );
             if offered.sound {
                 text += " audiotestsrc is-live=true samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=2 ! opusenc \
@@ -127,10 +135,11 @@ impl Browser {
         agent.set_property("upnp", false);
         agent.set_property("ice-tcp", false);
         let inside = bin.downcast_ref::<gst::Bin>().expect("a bin");
-        inside.connect_deep_element_added(|_, _, element| {
-            if element.factory().is_some_and(|factory| factory.name() == "clocksync") {
-                element.set_property("sync", false);
-            }
+        inside.connect_deep_element_added(|_, _, element| match element.factory().map(|factory| factory.name()) {
+            Some(name) if name == "clocksync" => element.set_property("sync", false),
+            // Reports say when pictures and sound were made, as browsers' do, not when they were sent.
+            Some(name) if name == "rtpbin" => element.set_property("rtcp-sync-send-time", false),
+            _ => (),
         });
         if let Some(network) = offered.network {
             bin.connect("request-aux-sender", false, move |_| {
@@ -140,7 +149,7 @@ impl Browser {
         }
         let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
         let browser = Self { pipeline, bin, seen };
-        browser.listen();
+        browser.listen(offered.extension.map(|(number, _)| number));
         browser.pipeline.set_state(gst::State::Playing).expect("it plays");
         if offered.encoder.is_none() {
             let caps = gst::Caps::builder("application/x-rtp")
@@ -185,12 +194,28 @@ impl Browser {
         );
     }
 
-    fn listen(&self) {
+    fn listen(&self, extension: Option<u8>) {
         let seen = self.seen.clone();
         self.bin.connect_notify(Some("connection-state"), move |bin, _| {
             let state = bin.property::<WebRTCPeerConnectionState>("connection-state");
             note(&seen, |seen| seen.state = Some(state));
         });
+        // Like a browser it sends nothing before it is connected: what waited until then would come all at once, and
+        // nothing could be said of its time.
+        for pad in self.bin.sink_pads().iter().filter_map(gst::Pad::peer) {
+            let seen = self.seen.clone();
+            pad.add_probe(
+                gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST,
+                move |pad, _| {
+                    if seen.0.lock().expect("nobody panicked").state != Some(WebRTCPeerConnectionState::Connected) {
+                        return gst::PadProbeReturn::Drop;
+                    }
+                    // What is dropped was a key frame, and the others are nothing without one.
+                    pad.send_event(gst_video::UpstreamForceKeyUnitEvent::builder().build());
+                    gst::PadProbeReturn::Remove
+                },
+            );
+        }
         let (seen, pipeline) = (self.seen.clone(), self.pipeline.downgrade());
         self.bin.connect_pad_added(move |_, pad| {
             let Some(pipeline) = pipeline.upgrade() else { return };
@@ -230,6 +255,21 @@ impl Browser {
             let pictures = pictures.downcast::<gst_app::AppSink>().expect("an appsink");
             pictures.set_property("sync", false);
             pictures.set_property("async", false);
+            if let Some(number) = extension {
+                let seen = seen.clone();
+                pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                    let packet = info
+                        .buffer()
+                        .and_then(|buffer| gst_rtp::RTPBuffer::from_buffer_readable(buffer).ok());
+                    if let Some(data) = packet
+                        .as_ref()
+                        .and_then(|packet| packet.extension_onebyte_header(number, 0))
+                    {
+                        note(&seen, |seen| seen.extension = Some(data.to_vec()));
+                    }
+                    gst::PadProbeReturn::Ok
+                });
+            }
             let seen = seen.clone();
             pictures.set_callbacks(
                 gst_app::AppSinkCallbacks::builder()
@@ -362,6 +402,11 @@ impl Browser {
     /// All that came.
     pub fn pictures(&self) -> Vec<Picture> {
         self.seen.0.lock().expect("nobody panicked").pictures.clone()
+    }
+
+    /// What the last packet of video that had it said in the header extension that was offered.
+    pub fn extension(&self) -> Option<Vec<u8>> {
+        self.seen.0.lock().expect("nobody panicked").extension.clone()
     }
 
     /// When packets of sound came.

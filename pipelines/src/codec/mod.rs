@@ -5,6 +5,7 @@ use gst::prelude::*;
 use crate::packages;
 
 mod candidates;
+pub mod playout;
 pub mod rtp;
 
 use candidates::Candidate;

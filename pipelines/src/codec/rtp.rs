@@ -9,6 +9,12 @@ use crate::infergraph::{Error, make};
 /// The header extension that transport-wide congestion control counts packets with.
 pub const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
+/// The one that says how long pictures may be held before they are shown.
+pub const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+
+/// Those that are taken when they are offered.
+pub const EXTENSIONS: [&str; 2] = [TRANSPORT_CC, PLAYOUT_DELAY];
+
 impl Codec {
     /// The name in `a=rtpmap`.
     pub fn encoding_name(self) -> &'static str {
@@ -102,8 +108,8 @@ pub struct Payload {
     pub clock_rate: u32,
     /// `a=fmtp`'s parameters.
     pub fmtp: Vec<(String, String)>,
-    /// Number of the transport-wide counter's header extension, where it is offered for this medium.
-    pub transport_cc: Option<u8>,
+    /// The header extensions that we take, with the numbers that they are offered under for this medium.
+    pub extensions: Vec<(u8, &'static str)>,
 }
 
 impl Payload {
@@ -112,6 +118,14 @@ impl Payload {
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
+    }
+
+    /// The number of a header extension, where it is taken.
+    pub fn extension(&self, uri: &str) -> Option<u8> {
+        self.extensions
+            .iter()
+            .find(|(_, known)| *known == uri)
+            .map(|(number, _)| *number)
     }
 
     /// The format, where we know it.
@@ -156,8 +170,8 @@ impl Payload {
             .field("payload", i32::from(self.number))
             .field("clock-rate", self.clock_rate as i32)
             .build();
-        if let Some(number) = self.transport_cc {
-            caps.set(format!("extmap-{number}"), TRANSPORT_CC);
+        for (number, uri) in &self.extensions {
+            caps.set(format!("extmap-{number}"), *uri);
         }
         // Not the profile: an encoder's own, which is no more than what was offered, is written a little differently.
         if let Some(mode) = self.parameter("packetization-mode") {
@@ -175,12 +189,18 @@ pub fn payloads(media: &SDPMediaRef) -> Vec<Payload> {
             .filter(move |attribute| attribute.key() == key)
             .filter_map(|attribute| attribute.value())
     };
-    let transport_cc = attributes("extmap").find_map(|value| {
-        let (number, uri) = value.split_once(' ')?;
-        // A direction may follow the number.
-        let number = number.split('/').next()?;
-        (uri.split(' ').next()? == TRANSPORT_CC).then(|| number.parse().ok())?
-    });
+    let number_of = |extension: &str| {
+        attributes("extmap").find_map(|value| {
+            let (number, uri) = value.split_once(' ')?;
+            // A direction may follow the number.
+            let number = number.split('/').next()?;
+            (uri.split(' ').next()? == extension).then(|| number.parse().ok())?
+        })
+    };
+    let extensions: Vec<_> = EXTENSIONS
+        .into_iter()
+        .filter_map(|uri| Some((number_of(uri)?, uri)))
+        .collect();
     let found = attributes("rtpmap").filter_map(|value| {
         let (number, format) = value.split_once(' ')?;
         let mut format = format.split('/');
@@ -198,7 +218,7 @@ pub fn payloads(media: &SDPMediaRef) -> Vec<Payload> {
                 .filter_map(|pair| pair.trim().split_once('='))
                 .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
                 .collect(),
-            transport_cc,
+            extensions: extensions.clone(),
         })
     });
     // What the m-line does not list is not offered.
@@ -249,7 +269,7 @@ mod tests {
         let offered = offered();
         let numbers: Vec<u8> = offered.iter().map(|payload| payload.number).collect();
         assert_eq!(numbers, [102, 103, 104, 96, 97, 45, 98]);
-        assert!(offered.iter().all(|payload| payload.transport_cc == Some(3)));
+        assert!(offered.iter().all(|payload| payload.extensions == [(3, TRANSPORT_CC)]));
         assert_eq!(offered[0].parameter("Packetization-Mode"), Some("1"));
     }
 

@@ -57,6 +57,9 @@ impl Connection {
                         );
                     }
                 }
+                // A camera that pauses is no loss: without this the packet that would have been next is given up, and
+                // pictures stop until the next key frame.
+                Some(name) if name == "rtpjitterbuffer" => element.set_property("rtx-next-seqnum", false),
                 Some(name) if name == "rtpbin" => element.set_property("rtcp-sync-send-time", false),
                 _ => (),
             },

@@ -22,9 +22,12 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// Whether peers may connect over TCP, too.
     pub tcp: bool,
-    /// How long the jitter buffer holds packets for those that are late. With none at all, a packet that is late by a
-    /// thread's turn is taken for lost, and pictures wait for a key frame.
+    /// How long packets wait for one that is missing: the time in which it may be sent again. What comes in order
+    /// does not wait.
     pub jitter: Duration,
+    /// Whether receivers may hold pictures for even motion, as long as they find good. They are asked to show each at
+    /// once otherwise.
+    pub smooth: bool,
     /// Bits per second that video is sent at: least, first, most.
     pub bitrate: Bitrate,
     /// Formats that are taken, the best liked first.
@@ -74,7 +77,8 @@ impl Default for Config {
             ports: None,
             address: None,
             tcp: false,
-            jitter: Duration::from_millis(20),
+            jitter: Duration::from_millis(40),
+            smooth: false,
             bitrate: Bitrate {
                 min: 100_000,
                 start: 2_000_000,

@@ -3,7 +3,7 @@
 use gst_sdp::{SDPMediaRef, SDPMessage};
 
 use super::Error;
-use crate::codec::rtp::{self, Payload, TRANSPORT_CC};
+use crate::codec::rtp::{self, EXTENSIONS, Payload};
 use crate::codec::{self, Codec};
 
 /// Lines of media that an offer may have.
@@ -175,7 +175,7 @@ fn choose(line: &Line, receive: bool, send: bool, taken: &[Codec]) -> Result<Pay
         return opus
             .map(|payload| Payload {
                 // Sound is too little to measure a network with.
-                transport_cc: None,
+                extensions: Vec::new(),
                 ..payload.clone()
             })
             .ok_or_else(|| Error::Unfit("it offers sound, and not as Opus".into()));
@@ -272,7 +272,7 @@ fn strip(media: &mut SDPMediaRef) {
             let other = attribute.key() == "extmap"
                 && !attribute
                     .value()
-                    .is_some_and(|value| value.split(' ').any(|word| word == TRANSPORT_CC));
+                    .is_some_and(|value| value.split(' ').any(|word| EXTENSIONS.contains(&word)));
             // Layers of one picture: the answer would have to name those that are wanted.
             other || attribute.key() == "simulcast" || attribute.key() == "rid"
         })

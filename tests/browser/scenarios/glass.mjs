@@ -3,6 +3,7 @@
 
 import { comfy, running, until } from "../lib/live.mjs";
 import { measure } from "../lib/latency.mjs";
+import { browserStages } from "../lib/browser-stages.mjs";
 
 export default async function glass({ browsers, service, options }) {
   const { seconds = "10", codec = "VP8", model = "passthrough", size = "640x480", fps = "30" } = options;
@@ -13,8 +14,10 @@ export default async function glass({ browsers, service, options }) {
   );
   await running(page, model === "passthrough" ? "passthrough" : "running");
   await until(page, "the codec is known", () => window.comfy.rtc.codec_received);
+  const inBrowser = await browserStages(page);
   const { samples, fps: shown, ...figures } = await measure(page, Number(seconds));
   const { codec_sent, codec_received, size_received } = await comfy(page, "rtc");
+  const stages = await inBrowser();
   const stats = await comfy(page, "stats");
   await page.click("#start");
   await service.empty();
@@ -26,7 +29,8 @@ export default async function glass({ browsers, service, options }) {
     size_received,
     fps: shown,
     latency_ms: figures,
-    service: stats?.stages?.total,
+    service: stats?.stages,
+    browser: stages,
     ...(options.samples ? { samples } : {}),
   };
 }

@@ -106,9 +106,12 @@ pub(crate) struct Options {
     /// The only address that is offered to peers. Default: all of this machine.
     #[arg(long, env = "COMFYSTREAM_ICE_ADDRESS", value_name = "ADDRESS")]
     pub(super) ice_address: Option<IpAddr>,
-    /// How long packets wait for those that are late, 0 to 2000. Default 20.
+    /// How long packets wait for one that is missing, 0 to 2000. Default 40.
     #[arg(long, env = "COMFYSTREAM_JITTER", value_name = "MILLISECONDS")]
     pub(super) jitter: Option<u32>,
+    /// Let who watches hold pictures for even motion. Default: they are asked to show each at once.
+    #[arg(long, env = "COMFYSTREAM_SMOOTH", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) smooth: Option<bool>,
     /// Least bit rate of the video that is sent. Default 100000.
     #[arg(long, env = "COMFYSTREAM_BITRATE_MIN", value_name = "BIT/S")]
     pub(super) bitrate_min: Option<u32>,
@@ -238,7 +241,7 @@ impl Options {
             }
             prefer!(self, file: listen, host, port, media_ports, models, default_model, batch_size, threshold,
                 max_batches, leaky, threads, backend, device, turn_user, turn_credential, turn_secret, turn_ttl, ice_tcp,
-                ice_address, jitter, bitrate_min, bitrate_start, bitrate_max, token, no_token, max_sessions,
+                ice_address, jitter, smooth, bitrate_min, bitrate_start, bitrate_max, token, no_token, max_sessions,
                 max_connections, max_sdp, max_body, max_message, message_rate, connect_time, request_time, drain,
                 stream_id_label, log; model, stun, turn, codecs, cors, source);
         }

@@ -109,6 +109,7 @@ impl Options {
                 Some(jitter) => Duration::from_millis(within("jitter", jitter, 2000)?.into()),
                 None => defaults.jitter,
             },
+            smooth: options.smooth.unwrap_or(defaults.smooth),
             bitrate: bitrate(
                 options.bitrate_min.unwrap_or(defaults.bitrate.min),
                 options.bitrate_start,

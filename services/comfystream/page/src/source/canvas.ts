@@ -23,6 +23,7 @@ export class CanvasSource {
   #shape: Shape;
   #frame = 0;
   #last = 0;
+  #due = 0;
 
   /** `driven` sources call `frame` themselves whenever there is a picture; they are ticked only in the background. */
   constructor(shape: Shape, draw: Draw, driven: boolean) {
@@ -35,9 +36,11 @@ export class CanvasSource {
     this.#canvas.height = shape.height;
     this.#ticker = new Worker(new URL("./ticker.worker.ts", import.meta.url), { type: "module" });
     this.#ticker.onmessage = (): void => {
-      if (!driven || document.hidden) this.frame();
+      // Browsers take what is on a canvas when they compose the page: what was drawn just before waits the least.
+      if (document.hidden) this.#paint();
+      else if (!driven && !this.#due) this.#due = requestAnimationFrame(() => this.#paint());
     };
-    this.frame();
+    this.#paint();
     // No rate here: a limit just at the rate of the ticks would drop every frame that comes a little early.
     this.stream = this.#canvas.captureStream();
     this.#ticker.postMessage(shape.fps);
@@ -50,13 +53,18 @@ export class CanvasSource {
     }
     if (shape.fps !== this.#shape.fps) this.#ticker.postMessage(shape.fps);
     this.#shape = shape;
-    this.frame();
+    this.#paint();
   }
 
+  /** There is a picture. */
   frame(): void {
-    const now = performance.now();
     // A camera may be faster than what is wanted; a quarter of the interval is left for its unevenness.
-    if (now - this.#last < 750 / this.#shape.fps) return;
+    if (performance.now() - this.#last >= 750 / this.#shape.fps) this.#paint();
+  }
+
+  #paint(): void {
+    this.#due = 0;
+    const now = performance.now();
     const drawn = this.#draw(this.#context, now, this.#frame);
     if (drawn === false) return;
     if (this.#shape.stamp) paint(this.#context, typeof drawn === "number" ? drawn : performance.now());
