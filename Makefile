@@ -66,9 +66,10 @@ bench: build $(CLIP) ## measurements, in out/bench; PARTS=relay for one part
 	cargo build $(PRODUCTS) -p comfy-tests
 	@scripts/bench.sh
 
-bench-web: build ## glass to glass in a browser beside the service, so long each row: SECONDS=60
+bench-web: build ## a browser beside the service, half an hour: SECONDS=60 a row, MINUTES=10; PART=glass for one part
 	@scripts/setup.sh browser
-	@scripts/bench-web.sh "$(RELEASE)/comfystream" "$(SECONDS)"
+	cargo build --release --locked -p comfy-tests --bin peers
+	@node tests/browser/bench/run.mjs "$(RELEASE)/comfystream" "$(RELEASE)/peers" "seconds=$(SECONDS)" "minutes=$(MINUTES)" $(if $(PART),"part=$(PART)")
 
 soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
 	cargo build $(PRODUCTS) -p comfy-tests

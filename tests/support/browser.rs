@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use comfy_pipelines::link::{self, Inlet, Outlet};
 use glib::prelude::*;
 use gst::prelude::*;
 use gst_webrtc::{
@@ -21,6 +22,10 @@ pub struct Offered {
     pub encoding_name: &'static str,
     /// Raw pictures.
     pub source: String,
+    /// Where pictures come from that are encoded already, for many peers at the cost of one; then there is no `source`.
+    pub shared: Option<Outlet>,
+    /// Whether what comes back is decoded. Pictures have no size and no colours otherwise.
+    pub decodes: bool,
     /// Whether there is sound as well.
     pub sound: bool,
     /// Whether it wants something back.
@@ -41,6 +46,8 @@ impl Default for Offered {
             encoder: Some("vp8enc deadline=1 cpu-used=8 keyframe-max-dist=300 target-bitrate=2000000".into()),
             encoding_name: "VP8",
             source: "videotestsrc is-live=true pattern=white ! video/x-raw,width=320,height=240,framerate=30/1".into(),
+            shared: None,
+            decodes: true,
             sound: false,
             receives: true,
             transport_cc: false,
@@ -93,13 +100,18 @@ impl Browser {
             _ => "rtpvp8pay picture-id-mode=15-bit",
         };
         if let Some(encoder) = &offered.encoder {
+            let source = if offered.shared.is_some() {
+                "identity name=shared"
+            } else {
+                &offered.source
+            };
             let extension = offered
                 .extension
                 .map(|(number, uri)| format!(",extmap-{number}=(string)\"{uri}\""));
             text += &format!(
                 " {} ! {encoder} ! {payloader} pt=96 ssrc=1111 \
                  ! application/x-rtp,media=video,encoding-name={},payload=96,clock-rate=90000,ssrc=(uint)1111{}{} ! peer.sink_0",
-                offered.source,
+                source,
                 offered.encoding_name,
                 [
                     ("H264", ",packetization-mode=(string)1"),
@@ -129,6 +141,16 @@ impl Browser {
             pipeline
         });
         let bin = pipeline.by_name("peer").expect("named so");
+        if let Some(outlet) = &offered.shared {
+            link::align(&pipeline);
+            let inlet = Inlet::new("inlet", 30);
+            pipeline.add(inlet.element()).expect("a new element");
+            let entry = pipeline.by_name("shared").expect("named so");
+            inlet.element().link(&entry).expect("it fits");
+            inlet.follow(outlet);
+            // For as long as its element lives.
+            std::mem::forget(inlet);
+        }
         let agent = bin
             .property::<glib::Object>("ice-agent")
             .property::<glib::Object>("agent");
@@ -149,7 +171,7 @@ impl Browser {
         }
         let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
         let browser = Self { pipeline, bin, seen };
-        browser.listen(offered.extension.map(|(number, _)| number));
+        browser.listen(offered);
         browser.pipeline.set_state(gst::State::Playing).expect("it plays");
         if offered.encoder.is_none() {
             let caps = gst::Caps::builder("application/x-rtp")
@@ -194,7 +216,8 @@ impl Browser {
         );
     }
 
-    fn listen(&self, extension: Option<u8>) {
+    fn listen(&self, offered: &Offered) {
+        let (extension, decodes) = (offered.extension.map(|(number, _)| number), offered.decodes);
         let seen = self.seen.clone();
         self.bin.connect_notify(Some("connection-state"), move |bin, _| {
             let state = bin.property::<WebRTCPeerConnectionState>("connection-state");
@@ -249,7 +272,11 @@ impl Browser {
                 Some("VP9") => "rtpvp9depay ! vp9dec",
                 _ => "rtpvp8depay ! vp8dec",
             };
-            let text = format!("{decoder} ! videoconvert ! video/x-raw,format=RGB ! appsink name=pictures");
+            let decoded = "videoconvert ! video/x-raw,format=RGB";
+            let text = match decoder.split_once(" ! ") {
+                Some((depayloader, _)) if !decodes => format!("{depayloader} ! appsink name=pictures"),
+                _ => format!("{decoder} ! {decoded} ! appsink name=pictures"),
+            };
             let sink = gst::parse::bin_from_description(&text, true).expect("a bin");
             let pictures = sink.by_name("pictures").expect("named so");
             let pictures = pictures.downcast::<gst_app::AppSink>().expect("an appsink");
@@ -275,7 +302,7 @@ impl Browser {
                 gst_app::AppSinkCallbacks::builder()
                     .new_sample(move |sink| {
                         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                        let picture = picture(&sample);
+                        let picture = if decodes { picture(&sample) } else { unseen(&sample) };
                         note(&seen, |seen| seen.pictures.push(picture));
                         Ok(gst::FlowSuccess::Ok)
                     })
@@ -459,6 +486,15 @@ fn attach(pipeline: &gst::Pipeline, sink: &gst::Element, pad: &gst::Pad) {
     sink.sync_state_with_parent().expect("it plays");
     pad.link(&sink.static_pad("sink").expect("a ghost pad"))
         .expect("it fits");
+}
+
+fn unseen(sample: &gst::Sample) -> Picture {
+    Picture {
+        size: (0, 0),
+        middle: [0; 3],
+        at: gst::get_timestamp(),
+        pts: sample.buffer().and_then(|buffer| buffer.pts()),
+    }
 }
 
 fn picture(sample: &gst::Sample) -> Picture {
