@@ -2,14 +2,14 @@
 //! all of them, and counts what comes back without decoding it, so that the service has the machine nearly to itself.
 //!
 //! Speaks in lines of JSON. `{"open":2}` gives two offers, `{"peer":0,"sdp":"..."}` each; `{"peer":0,"answer":"..."}` takes
-//! an answer; `{"measure":10}` gives what came back in so many seconds, `{"peers":[...]}`. Ends with its input.
+//! an answer; `{"measure":true}` gives what came back since the last time, `{"peers":[...]}`. Ends with its input.
 #![allow(
     clippy::disallowed_methods,
     reason = "a measurement reads the system's clock, not a pipeline's"
 )]
 
 use std::io::{BufRead, Write};
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use comfy_pipelines::link::{self, Outlet};
@@ -28,6 +28,7 @@ fn main() -> Result<()> {
     comfy_pipelines::register().map_err(|error| anyhow::anyhow!("{error}"))?;
     let (source, outlet) = source()?;
     let mut peers: Vec<Browser> = Vec::new();
+    let mut last = Last::default();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let order: Value = serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?;
@@ -50,8 +51,8 @@ fn main() -> Result<()> {
             peer.accept(answer);
             peer.connected();
             peer.more_pictures(1);
-        } else if let Some(seconds) = order["measure"].as_f64() {
-            tell(&json!({ "peers": measure(&peers, seconds) }))?;
+        } else if order["measure"] == true {
+            tell(&json!({ "peers": last.measure(&peers) }))?;
         } else {
             anyhow::bail!("not an order: {line}");
         }
@@ -72,24 +73,38 @@ fn source() -> Result<(gst::Pipeline, Outlet)> {
     Ok((pipeline, outlet))
 }
 
-/// Pictures per second that came back to each peer, and how many of them more than a picture's time later than usual.
-fn measure(peers: &[Browser], seconds: f64) -> Vec<Value> {
-    let before: Vec<usize> = peers.iter().map(|peer| peer.pictures().len()).collect();
-    std::thread::sleep(Duration::from_secs_f64(seconds));
-    let after: Vec<Vec<Picture>> = peers.iter().map(Browser::pictures).collect();
-    let of_one = after.iter().zip(before).map(|(pictures, before)| {
-        let came = &pictures[before..];
-        let delays: Vec<f64> = came
-            .iter()
-            .filter_map(|picture| Some(picture.at.nseconds() as f64 / 1e6 - picture.pts?.nseconds() as f64 / 1e6))
-            .collect();
-        let mut sorted = delays.clone();
-        sorted.sort_by(f64::total_cmp);
-        let usual = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
-        let late = delays.iter().filter(|delay| **delay - usual > PERIOD_MS).count();
-        json!({ "fps": came.len() as f64 / seconds, "late": late as f64 / delays.len().max(1) as f64 })
-    });
-    of_one.collect()
+/// Where each peer was at the last look.
+#[derive(Default)]
+struct Last {
+    at: Option<Instant>,
+    pictures: Vec<usize>,
+}
+
+impl Last {
+    /// Pictures per second that came back to each peer since, and how many of them more than a picture's time later than
+    /// usual.
+    fn measure(&mut self, peers: &[Browser]) -> Vec<Value> {
+        let now = Instant::now();
+        let seconds = self.at.map_or(0.0, |last| (now - last).as_secs_f64());
+        let all: Vec<Vec<Picture>> = peers.iter().map(Browser::pictures).collect();
+        self.pictures.resize(peers.len(), 0);
+        let of_one = all.iter().zip(&self.pictures).map(|(pictures, before)| {
+            let came = &pictures[*before..];
+            let ms = |time: gst::ClockTime| time.nseconds() as f64 / 1e6;
+            let mut delays: Vec<f64> = came
+                .iter()
+                .filter_map(|picture| Some(ms(picture.at) - ms(picture.pts?)))
+                .collect();
+            delays.sort_by(f64::total_cmp);
+            let usual = delays.get(delays.len() / 2).copied().unwrap_or_default();
+            let late = delays.iter().filter(|delay| **delay - usual > PERIOD_MS).count();
+            json!({ "fps": came.len() as f64 / seconds.max(1e-3), "late": late as f64 / delays.len().max(1) as f64 })
+        });
+        let rows = of_one.collect();
+        self.at = Some(now);
+        self.pictures = all.iter().map(Vec::len).collect();
+        rows
+    }
 }
 
 fn tell(what: &Value) -> Result<()> {

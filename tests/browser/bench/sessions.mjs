@@ -3,6 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { keep } from "./service.mjs";
 
 const MOST = 48;
@@ -27,6 +28,12 @@ class Peers {
     const { value, done } = await this.#lines.next();
     if (done) throw new Error("the peers' program has ended");
     return JSON.parse(value);
+  }
+
+  /** What came back since the last time. */
+  measure() {
+    this.tell({ measure: true });
+    return this.answer();
   }
 
   end() {
@@ -65,11 +72,11 @@ export async function sessions(service, program, seconds) {
       peers.tell({ peer, answer: await post(service.address, sdp) });
     }
     // Until key frames and connections are over.
-    peers.tell({ measure: 2 });
-    await peers.answer();
+    await setTimeout(2000);
+    await peers.measure();
     const cores = service.cores();
-    peers.tell({ measure: seconds });
-    const { peers: came } = await peers.answer();
+    await setTimeout(seconds * 1000);
+    const { peers: came } = await peers.measure();
     const totals = await inService(service.address);
     const row = {
       sessions: wanted,
