@@ -5,6 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use comfy_tests::turn::Turn;
 use comfy_tests::{Peer, Service};
 use serde_json::{Value, json};
 
@@ -252,6 +253,22 @@ fn player_shows_again_what_is_published_again() {
     let service = Service::start(INVERT);
     let result = browse(&service, "whep-player", &["name=cam", "again=1"]);
     assert_eq!(result["after"], "playing");
+}
+
+#[test]
+fn a_turn_server_is_a_way_for_both_sides() {
+    let _turn = turn();
+    let server = Turn::start("a-secret");
+    let service = Service::start(&["--turn", &server.url, "--turn-secret", "a-secret"]);
+    let result = browse(&service, "relayed", &[]);
+    assert_eq!(
+        (&result["taken"], &result["offered_back"]),
+        (&json!("relay"), &json!(true)),
+        "{result:#}"
+    );
+    // A user that is the end of its time, and no secret.
+    assert!(!result.to_string().contains("a-secret"), "{result:#}");
+    assert!(number(&result, "/fps") > 5.0, "{result:#}");
 }
 
 #[test]

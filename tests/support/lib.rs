@@ -18,6 +18,7 @@ pub mod story;
 pub mod tap;
 pub mod temp;
 pub mod ts;
+pub mod turn;
 
 use std::sync::Once;
 use std::time::Duration;

@@ -18,12 +18,12 @@ export async function blank(browser, service) {
 
 /**
  * As ComfyStream's page does it: a receiver and the camera's track, one channel, gathering to its end, and prompts and
- * offer in one object, to which nothing of ours is added.
+ * offer in one object, to which nothing of ours is added. `configuration` is that of its peer connection.
  */
-export async function offer(page, prompts) {
-  const answer = await page.evaluate(async (workflows) => {
+export async function offer(page, prompts, configuration = {}) {
+  const answer = await page.evaluate(async ([workflows, settings]) => {
     const camera = await navigator.mediaDevices.getUserMedia({ video: true });
-    const pc = new RTCPeerConnection();
+    const pc = new RTCPeerConnection(settings);
     pc.addTransceiver("video");
     camera.getTracks().forEach((track) => pc.addTrack(track, camera));
     const channel = pc.createDataChannel("control");
@@ -44,7 +44,7 @@ export async function offer(page, prompts) {
     Object.assign(window.raw, { pc, channel });
     if (response.ok) await pc.setRemoteDescription({ sdp: body.sdp, type: body.type });
     return { status: response.status, body };
-  }, prompts);
+  }, [prompts, configuration]);
   if (answer.status !== 200) throw new Error(`the offer is answered ${JSON.stringify(answer)}`);
   await until(page, "the control channel opens", () => window.raw.opened);
   return answer.body;
