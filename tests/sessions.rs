@@ -153,6 +153,26 @@ fn a_model_that_is_slower_than_its_pictures_gets_fresh_ones() {
 }
 
 #[test]
+fn the_latency_that_is_answered_after_the_joins_is_what_frames_take() {
+    let latency_with = |model: Option<Key>| {
+        let settings = Settings {
+            model,
+            ..Settings::default()
+        };
+        let (browser, session, _heard) = open(&Pool::new(), &Offered::default(), Role::Echo(settings));
+        browser.more_pictures(90);
+        let (answered, took) = (session.stats().latency_ms, session.stream().stats().stages.total);
+        assert!(answered > took.p50, "{answered} ms are answered: {took:?}");
+        // The jitter buffer's 20 ms, a frame's time in the flight buffer and the batch, and room for what varies.
+        assert!(answered < took.p50 + 150.0, "{answered} ms are answered: {took:?}");
+        answered
+    };
+    let without = latency_with(None);
+    let with = latency_with(Some(model("builtin:null?base=25ms")));
+    assert!(with > without + 25.0, "{without} ms without a model, {with} ms with it");
+}
+
+#[test]
 fn who_watches_is_asked_to_show_pictures_at_once_unless_motion_is_to_be_even() {
     let offered = Offered {
         extension: Some((7, "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay")),
