@@ -37,7 +37,7 @@ impl Default for Settings {
             model: None,
             size: None,
             threshold: 0,
-            max_batches: 2,
+            max_batches: 1,
             leaky: Leaky::Oldest,
             paused: false,
         }

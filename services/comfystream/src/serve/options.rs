@@ -49,7 +49,7 @@ pub(crate) struct Options {
     /// Batches collected before the first frame leaves, 0 to --max-batches. Default 0.
     #[arg(long, env = "COMFYSTREAM_THRESHOLD", value_name = "BATCHES")]
     pub(super) threshold: Option<u32>,
-    /// Batches that the flight buffer holds, 1 to 64. Default 2.
+    /// Batches that the flight buffer holds, 1 to 64: the more, the older frames get that wait for a slow model. Default 1.
     #[arg(long, env = "COMFYSTREAM_MAX_BATCHES", value_name = "BATCHES")]
     pub(super) max_batches: Option<u32>,
     /// What happens when it is full. Default oldest.

@@ -78,7 +78,7 @@ impl Options {
             model: default_model,
             batch_size: options.batch_size.unwrap_or(1),
             threshold: options.threshold.unwrap_or(0),
-            max_batches: options.max_batches.unwrap_or(2),
+            max_batches: options.max_batches.unwrap_or(1),
             leaky: options.leaky.unwrap_or(Leaky::Oldest),
             paused: false,
             width: None,
