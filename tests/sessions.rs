@@ -462,6 +462,38 @@ fn a_test_picture_is_a_source_that_peers_watch() {
 }
 
 #[test]
+fn a_model_does_not_run_for_nobody() {
+    let pool = Pool::new();
+    let settings = Settings {
+        model: Some(model("builtin:invert")),
+        ..Settings::default()
+    };
+    let source =
+        comfy_pipelines::source::Source::open(&pool, "lamp", "test:white", settings, Arc::new(|_| ())).unwrap();
+    let stats = || source.stream().stats();
+    // Whose pictures tell how time passes.
+    let (other, _other, _) = open(&pool, &Offered::default(), Role::Echo(Settings::default()));
+    let watches = Offered {
+        encoder: None,
+        ..Offered::default()
+    };
+    for _ in 0..2 {
+        let (browser, session, heard) = open(&pool, &watches, Role::Watch(source.stream().clone()));
+        browser.picture("a black picture", |picture| is(picture.middle, BLACK));
+        browser.more_pictures(10);
+        session.close();
+        heard.wait("the end", |event| *event == Event::Ended);
+        other.more_pictures(5);
+        let before = stats();
+        other.more_pictures(30);
+        let after = stats();
+        assert_eq!(after.batch.batches, before.batch.batches, "{after:?}");
+        assert!(after.frames_in > before.frames_in, "{after:?}");
+        assert_eq!(after.state, stream::State::Running);
+    }
+}
+
+#[test]
 fn a_film_is_a_source_that_begins_again_at_its_end() {
     let temp = comfy_tests::temp::Temp::new();
     let path = temp.path().join("film.mkv").display().to_string();
@@ -478,10 +510,12 @@ fn a_film_is_a_source_that_begins_again_at_its_end() {
     };
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hear = heard.clone();
-    let listener = Arc::new(move |event| {
-        if let stream::Event::Failed(text) | stream::Event::Warning(text) = event {
-            hear.lock().unwrap().push(text);
-        }
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let tell = states.clone();
+    let listener = Arc::new(move |event| match event {
+        stream::Event::Failed(text) | stream::Event::Warning(text) => hear.lock().unwrap().push(text),
+        stream::Event::State { state, .. } => tell.lock().unwrap().push(state),
+        _ => (),
     });
     let source = comfy_pipelines::source::Source::open(&pool, "film", &path, settings, listener).unwrap();
     let watches = Offered {
@@ -499,6 +533,10 @@ fn a_film_is_a_source_that_begins_again_at_its_end() {
         "30 pictures at 20 a second in {took}"
     );
     assert!(heard.lock().unwrap().is_empty(), "{heard:?}");
+    // Who watches has nothing to know of it.
+    let states = states.lock().unwrap();
+    let running = states.iter().filter(|state| **state == stream::State::Running);
+    assert_eq!(running.count(), 1, "{states:?}");
 }
 
 #[test]

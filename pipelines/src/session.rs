@@ -497,20 +497,23 @@ impl Session {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (connected, channels) = {
+        let (connected, channels, video) = {
             let mut inner = self.inner.lock();
             let before = std::mem::replace(&mut inner.state, ConnectionState::Closed);
             (
                 before == ConnectionState::Connected,
                 std::mem::take(&mut inner.channels),
+                inner.video.clone(),
             )
         };
-        let (pipeline, stream) = (self.connection.pipeline.clone(), self.owns.then(|| self.stream.clone()));
+        let (pipeline, stream, owns) = (self.connection.pipeline.clone(), self.stream.clone(), self.owns);
         let listener = self.listener.clone();
         let end = move || {
             // First what comes in, so that nothing waits for a network that goes.
-            if let Some(stream) = &stream {
+            if owns {
                 stream.end();
+            } else if let Some(video) = video {
+                stream.hide(&video.inlet);
             }
             if connected {
                 say_goodbye(channels.into_values());

@@ -90,6 +90,7 @@ fn attend(shared: &Shared, stream: &Weak<Stream>, listener: &Listener) {
             // Files start again at once, so that there is always something to watch.
             Ended::Over => wait = AGAIN.0,
             Ended::Failed { text, played } => {
+                into.set_origin(None);
                 if played {
                     wait = AGAIN.0;
                 }
@@ -150,7 +151,7 @@ fn run(shared: &Shared, stream: &Arc<Stream>, listener: &Listener) -> Ended {
             None => (),
         }
     };
-    stream.set_origin(None);
+    // What comes next takes its place; who watches a film that begins again need not hear of it.
     // A network source may take its time to let go, and nobody has to wait for that.
     let _ = pipeline.set_state(gst::State::Null);
     ended

@@ -433,10 +433,13 @@ impl Stream {
                 upgrade(&inner.listeners),
             )
         };
-        for lane in [&lane, &next].into_iter().flatten() {
-            match &origin {
-                Some(origin) if !paused => lane.inlet.follow(&origin.outlet),
-                _ => lane.inlet.leave(),
+        // A model does not run for nobody, but the first picture of the next one tells that it is ready.
+        let watched = !viewers.is_empty();
+        for (lane, wanted) in [(&lane, watched || next.is_some()), (&next, true)] {
+            match (lane, &origin) {
+                (Some(lane), Some(origin)) if wanted && !paused => lane.inlet.follow(&origin.outlet),
+                (Some(lane), _) => lane.inlet.leave(),
+                (None, _) => (),
             }
         }
         let shown = match (&lane, &origin) {
@@ -515,6 +518,13 @@ impl Stream {
     /// Pictures go there, too, as long as it lives.
     pub(crate) fn show(&self, viewer: &Arc<Inlet>) {
         self.inner.lock().viewers.push(Arc::downgrade(viewer));
+        self.route();
+    }
+
+    /// They do no longer.
+    pub(crate) fn hide(&self, viewer: &Arc<Inlet>) {
+        let viewer = Arc::downgrade(viewer);
+        self.inner.lock().viewers.retain(|other| !other.ptr_eq(&viewer));
         self.route();
     }
 

@@ -179,14 +179,15 @@ pub(crate) async fn sources(State(app): State<Arc<App>>) -> Result<Json<Sources>
             streams.push((name, kind, entry.session.stream().clone()));
         }
         let source = |(name, kind, stream): (String, _, Arc<comfy_pipelines::stream::Stream>)| {
-            let stats = stream.stats();
+            let (stats, viewers) = (stream.stats(), stream.viewers());
             Source {
                 name,
                 kind,
-                viewers: stream.viewers(),
+                viewers,
                 width: stats.width,
                 height: stats.height,
-                fps: stats.fps_out,
+                // A model does not run for nobody, and what comes in would come out.
+                fps: if viewers == 0 { stats.fps_in } else { stats.fps_out },
             }
         };
         Ok(streams.into_iter().map(source).collect())
