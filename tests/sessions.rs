@@ -147,9 +147,9 @@ fn a_model_that_is_slower_than_its_pictures_gets_fresh_ones() {
     browser.more_pictures(60);
     let stats = session.stream().stats();
     assert!((10.0..17.0).contains(&stats.fps_out), "half the rate: {stats:?}");
-    // One that runs and one to go on with, and a little for a machine that does other things, too.
-    assert!(stats.stages.model.p50 < 2.5 * RUN, "{stats:?}");
-    assert!(stats.stages.total.p50 < 5.0 * RUN, "{stats:?}");
+    // One runs, one stands at the door, and one waits; and a little for a machine that does other things, too.
+    assert!(stats.stages.model.p50 < 1.5 * RUN, "{stats:?}");
+    assert!(stats.stages.total.p50 < 4.0 * RUN, "{stats:?}");
 }
 
 #[test]
@@ -444,6 +444,7 @@ fn h264_and_vp9_come_back_in_their_own_format() {
 
 #[test]
 fn a_test_picture_is_a_source_that_peers_watch() {
+    comfy_tests::init();
     let pool = Pool::new();
     let settings = Settings {
         model: Some(model("builtin:invert")),
@@ -463,6 +464,7 @@ fn a_test_picture_is_a_source_that_peers_watch() {
 
 #[test]
 fn a_model_does_not_run_for_nobody() {
+    comfy_tests::init();
     let pool = Pool::new();
     let settings = Settings {
         model: Some(model("builtin:invert")),

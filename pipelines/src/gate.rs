@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 /// Counts frames in and out.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    room: usize,
+    least: usize,
     state: Mutex<State>,
     news: Condvar,
 }
@@ -26,10 +26,10 @@ struct State {
 }
 
 impl Gate {
-    /// Lets so many in.
-    pub(crate) fn new(room: usize) -> Self {
+    /// Lets so many in, or one of each stream where that is more.
+    pub(crate) fn new(least: usize) -> Self {
         Self {
-            room: room.max(1),
+            least: least.max(1),
             state: Mutex::default(),
             news: Condvar::new(),
         }
@@ -38,6 +38,7 @@ impl Gate {
     /// Counts the frames of this stream from now on.
     pub(crate) fn open(&self, stream: &str) {
         self.state.lock().streams.entry(stream.into()).or_default();
+        self.news.notify_all();
     }
 
     /// Waits until a frame of this timestamp may go in, or until its stream is counted no more.
@@ -45,7 +46,8 @@ impl Gate {
         let mut state = self.state.lock();
         state.queue.push_back(stream.into());
         while state.streams.contains_key(stream)
-            && (state.inside >= self.room || state.queue.front().is_none_or(|first| first != stream))
+            && (state.inside >= self.least.max(state.streams.len())
+                || state.queue.front().is_none_or(|first| first != stream))
         {
             self.news.wait(&mut state);
         }
@@ -152,16 +154,32 @@ mod tests {
         gate.open("0");
         gate.open("1");
         gate.enter("0", 1);
-        let other = enter(&gate, "1", 1);
+        gate.enter("0", 2);
+        let again = enter(&gate, "0", 3);
         waits(&gate, 1);
-        let again = enter(&gate, "0", 2);
+        let other = enter(&gate, "1", 1);
         waits(&gate, 2);
         gate.exit("0", 1);
-        is_in(&other);
-        waits(&gate, 1);
-        assert!(again.try_recv().is_err());
-        gate.exit("1", 1);
         is_in(&again);
+        waits(&gate, 1);
+        assert!(other.try_recv().is_err());
+        gate.exit("0", 2);
+        is_in(&other);
+    }
+
+    #[test]
+    fn each_stream_makes_room_for_one_more() {
+        let gate = Arc::new(Gate::new(1));
+        gate.open("0");
+        gate.enter("0", 1);
+        let next = enter(&gate, "0", 2);
+        waits(&gate, 1);
+        gate.open("1");
+        let other = enter(&gate, "1", 1);
+        is_in(&next);
+        waits(&gate, 1);
+        gate.exit("0", 2);
+        is_in(&other);
     }
 
     #[test]
@@ -170,7 +188,8 @@ mod tests {
         gate.open("0");
         gate.open("1");
         gate.enter("0", 1);
-        let own = enter(&gate, "0", 2);
+        gate.enter("0", 2);
+        let own = enter(&gate, "0", 3);
         waits(&gate, 1);
         let other = enter(&gate, "1", 1);
         waits(&gate, 2);

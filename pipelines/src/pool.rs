@@ -625,10 +625,10 @@ impl Lane {
     }
 }
 
-/// Frames that a model is given at once: a batch that runs, and one to go on with. Of batches of several, another is
-/// let out meanwhile, each frame at its time.
+/// Frames that a model is given at once. One alone: the next stands at the door, and another behind it would only be
+/// older by a run. Of batches one runs, one gathers, and one is let out, each frame at its time.
 fn room(batch: u32) -> usize {
-    batch as usize * if batch == 1 { 2 } else { 3 }
+    batch as usize * if batch == 1 { 1 } else { 3 }
 }
 
 /// The number of a pad `sink_7` or `src_7`.
