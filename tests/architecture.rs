@@ -9,61 +9,34 @@ use comfy_tests::models::root;
 /// Longest source file that needs no explanation.
 const LINES: usize = 800;
 
-/// The platform that tests run on: what others need may not have been fetched.
-fn host() -> String {
-    let output = Command::new("rustc").arg("-vV").output().expect("rustc is there");
-    let text = String::from_utf8(output.stdout).expect("rustc writes UTF-8");
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.expect("rustc says which host it is for").to_owned()
-}
-
-/// For each package all packages that its build needs, tests left out.
-fn needs() -> BTreeMap<String, BTreeSet<String>> {
+/// Names of packages, one a line, that `cargo tree` finds for this machine.
+fn tree(arguments: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version=1",
-            "--offline",
-            "--locked",
-            "--filter-platform",
-        ])
-        .arg(host())
+        .args(["tree", "--offline", "--locked", "--prefix=none", "--format={p}"])
+        .args(arguments)
         .current_dir(root())
         .output()
         .expect("cargo is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-    let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
-    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
-    let names: BTreeMap<String, String> = list(&metadata["packages"])
-        .iter()
-        .map(|package| (text(&package["id"]), text(&package["name"])))
-        .collect();
-    let direct: BTreeMap<String, Vec<String>> = list(&metadata["resolve"]["nodes"])
-        .iter()
-        .map(|node| {
-            let deps = list(&node["deps"]);
-            let built = deps
-                .iter()
-                .filter(|dep| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null()));
-            (text(&node["id"]), built.map(|dep| text(&dep["pkg"])).collect())
+    let text = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    text.lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// For each package all packages that its build needs, tests left out, and whatever the others' builds add to them.
+fn needs() -> BTreeMap<String, BTreeSet<String>> {
+    let ours = tree(&["--workspace", "--depth=0"]);
+    ours.into_iter()
+        .map(|name| {
+            let mut found = tree(&["--all-features", "--edges=normal", "--package", &name]);
+            found.remove(&name);
+            (name, found)
         })
-        .collect();
-    let ours = list(&metadata["workspace_members"]);
-    let closure = ours.iter().map(|id| {
-        let (mut seen, mut open) = (BTreeSet::new(), direct[&text(id)].clone());
-        while let Some(next) = open.pop() {
-            if seen.insert(next.clone()) {
-                open.extend(direct[&next].iter().cloned());
-            }
-        }
-        (
-            names[&text(id)].clone(),
-            seen.iter().map(|id| names[id].clone()).collect(),
-        )
-    });
-    closure.collect()
+        .collect()
 }
 
 #[test]

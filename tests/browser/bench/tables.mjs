@@ -10,12 +10,12 @@ const table = (heads, rows) =>
 const ms = (value) => value.toFixed(value < 9.95 ? 1 : 0);
 const share = (value) => `${(value * 100).toFixed(1)} %`;
 
-function tables({ glass, start, sessions, lag, machine, seconds }) {
+function tables({ glass, start, sessions, lag, machine, seconds, commits }) {
   const most = sessions.filter((row) => row.carried).at(-1);
   return [
-    `${machine.processor}, ${machine.cores} cores; ${machine.browser}, headless, on the same cores; commit ${machine.commit}`,
+    `${machine.processor}, ${machine.cores} cores; ${machine.browser}, headless, on the same cores`,
     "",
-    `Glass to glass, 640x480 at 30 pictures/s, ${seconds} s a row, in ms:`,
+    `Glass to glass, 640x480 at 30 pictures/s, ${seconds} s a row, in ms (commit ${commits.glass}):`,
     "",
     table(
       ["model, format", "p50", "p95", "p99", "most", "pictures/s", "in the service, mean", "in the browser, mean"],
@@ -45,7 +45,7 @@ function tables({ glass, start, sessions, lag, machine, seconds }) {
       ]),
     ),
     "",
-    `From pressing start, the model being loaded, in ms (${start[0].answer_ms.count} times each):`,
+    `From pressing start, the model being loaded, in ms (${start[0].answer_ms.count} times each, commit ${commits.start}):`,
     "",
     table(
       ["model", "offer to answer, p50", "most", "to the first picture that came back, p50", "most"],
@@ -55,7 +55,7 @@ function tables({ glass, start, sessions, lag, machine, seconds }) {
       ]),
     ),
     "",
-    `Sessions at once, pass-through, VP8 320x240 at 30 pictures/s each: ${most?.sessions ?? 0} before pictures are late.`,
+    `Sessions at once, pass-through, VP8 320x240 at 30 pictures/s each: ${most?.sessions ?? 0} before pictures are late (commit ${commits.sessions}).`,
     "",
     table(
       ["sessions", "pictures/s of the worst", "late", "time in the service, p95 of the worst, ms", "cores", "carried"],
@@ -69,7 +69,7 @@ function tables({ glass, start, sessions, lag, machine, seconds }) {
       ]),
     ),
     "",
-    "A model at half the rate of its input, glass to glass by the minute, in ms:",
+    `A model at half the rate of its input, glass to glass by the minute, in ms (commit ${commits.lag}):`,
     "",
     table(
       ["minute", ...lag.by_minute.map((_, minute) => minute + 1)],
