@@ -26,6 +26,7 @@ const LOOK_MS = 100;
 /** Programs that must not outlive this one. */
 const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 
 export function keep(child) {
   running.add(child);
