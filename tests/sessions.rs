@@ -8,6 +8,7 @@ use comfy_pipelines::infergraph::{Backend, Precision};
 use comfy_pipelines::pool::{Key, Pool};
 use comfy_pipelines::rtc::{self, ConnectionState};
 use comfy_pipelines::session::{Event, Role, Session};
+use comfy_pipelines::source::Source;
 use comfy_pipelines::stream::{self, Settings};
 use comfy_tests::browser::{Browser, Offered};
 
@@ -442,16 +443,20 @@ fn h264_and_vp9_come_back_in_their_own_format() {
     }
 }
 
-#[test]
-fn a_test_picture_is_a_source_that_peers_watch() {
-    comfy_tests::init();
-    let pool = Pool::new();
+/// A source of white, which its model makes black.
+fn lamp(pool: &Arc<Pool>) -> Source {
     let settings = Settings {
         model: Some(model("builtin:invert")),
         ..Settings::default()
     };
-    let source =
-        comfy_pipelines::source::Source::open(&pool, "lamp", "test:white", settings, Arc::new(|_| ())).unwrap();
+    Source::open(pool, "lamp", "test:white", settings, Arc::new(|_| ())).unwrap()
+}
+
+#[test]
+fn a_test_picture_is_a_source_that_peers_watch() {
+    comfy_tests::init();
+    let pool = Pool::new();
+    let source = lamp(&pool);
     let watches = Offered {
         encoder: None,
         ..Offered::default()
@@ -466,12 +471,7 @@ fn a_test_picture_is_a_source_that_peers_watch() {
 fn a_model_does_not_run_for_nobody() {
     comfy_tests::init();
     let pool = Pool::new();
-    let settings = Settings {
-        model: Some(model("builtin:invert")),
-        ..Settings::default()
-    };
-    let source =
-        comfy_pipelines::source::Source::open(&pool, "lamp", "test:white", settings, Arc::new(|_| ())).unwrap();
+    let source = lamp(&pool);
     let stats = || source.stream().stats();
     // Whose pictures tell how time passes.
     let (other, _other, _) = open(&pool, &Offered::default(), Role::Echo(Settings::default()));
@@ -519,7 +519,7 @@ fn a_film_is_a_source_that_begins_again_at_its_end() {
         stream::Event::State { state, .. } => tell.lock().unwrap().push(state),
         _ => (),
     });
-    let source = comfy_pipelines::source::Source::open(&pool, "film", &path, settings, listener).unwrap();
+    let source = Source::open(&pool, "film", &path, settings, listener).unwrap();
     let watches = Offered {
         encoder: None,
         ..Offered::default()
