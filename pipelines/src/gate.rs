@@ -19,10 +19,10 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     /// Timestamps of the frames that each stream has inside, in their order.
-    streams: HashMap<String, VecDeque<u64>>,
+    streams: HashMap<u32, VecDeque<u64>>,
     inside: usize,
     /// Streams that wait, who came first in front.
-    queue: VecDeque<String>,
+    queue: VecDeque<u32>,
 }
 
 impl Gate {
@@ -36,25 +36,25 @@ impl Gate {
     }
 
     /// Counts the frames of this stream from now on.
-    pub(crate) fn open(&self, stream: &str) {
-        self.state.lock().streams.entry(stream.into()).or_default();
+    pub(crate) fn open(&self, stream: u32) {
+        self.state.lock().streams.entry(stream).or_default();
         self.news.notify_all();
     }
 
     /// Waits until a frame of this timestamp may go in, or until its stream is counted no more.
-    pub(crate) fn enter(&self, stream: &str, pts: u64) {
+    pub(crate) fn enter(&self, stream: u32, pts: u64) {
         let mut state = self.state.lock();
-        state.queue.push_back(stream.into());
-        while state.streams.contains_key(stream)
+        state.queue.push_back(stream);
+        while state.streams.contains_key(&stream)
             && (state.inside >= self.least.max(state.streams.len())
-                || state.queue.front().is_none_or(|first| first != stream))
+                || state.queue.front().is_none_or(|first| *first != stream))
         {
             self.news.wait(&mut state);
         }
-        if let Some(at) = state.queue.iter().position(|each| each == stream) {
+        if let Some(at) = state.queue.iter().position(|each| *each == stream) {
             state.queue.remove(at);
         }
-        if let Some(frames) = state.streams.get_mut(stream) {
+        if let Some(frames) = state.streams.get_mut(&stream) {
             frames.push_back(pts);
             state.inside += 1;
         }
@@ -63,9 +63,9 @@ impl Gate {
     }
 
     /// The frame of this timestamp is out; those before it that have not been seen never will be.
-    pub(crate) fn exit(&self, stream: &str, pts: u64) {
+    pub(crate) fn exit(&self, stream: u32, pts: u64) {
         let mut state = self.state.lock();
-        let Some(frames) = state.streams.get_mut(stream) else {
+        let Some(frames) = state.streams.get_mut(&stream) else {
             return;
         };
         let Some(at) = frames.iter().position(|each| *each == pts) else {
@@ -77,9 +77,9 @@ impl Gate {
     }
 
     /// Counts this stream no more, and lets go who waits for it.
-    pub(crate) fn close(&self, stream: &str) {
+    pub(crate) fn close(&self, stream: u32) {
         let mut state = self.state.lock();
-        if let Some(frames) = state.streams.remove(stream) {
+        if let Some(frames) = state.streams.remove(&stream) {
             state.inside -= frames.len();
         }
         self.news.notify_all();
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     /// Enters on a thread of its own, and tells when it is in.
-    fn enter(gate: &Arc<Gate>, stream: &'static str, pts: u64) -> Receiver<()> {
+    fn enter(gate: &Arc<Gate>, stream: u32, pts: u64) -> Receiver<()> {
         let (gate, (done, entered)) = (gate.clone(), sync_channel(1));
         thread::spawn(move || {
             gate.enter(stream, pts);
@@ -126,15 +126,15 @@ mod tests {
     #[test]
     fn a_frame_enters_when_another_is_out() {
         let gate = Arc::new(Gate::new(2));
-        gate.open("0");
-        gate.enter("0", 1);
-        gate.enter("0", 2);
-        let third = enter(&gate, "0", 3);
+        gate.open(0);
+        gate.enter(0, 1);
+        gate.enter(0, 2);
+        let third = enter(&gate, 0, 3);
         waits(&gate, 1);
         assert!(third.try_recv().is_err());
-        gate.exit("0", 7);
+        gate.exit(0, 7);
         waits(&gate, 1);
-        gate.exit("0", 1);
+        gate.exit(0, 1);
         is_in(&third);
         assert_eq!(gate.state.lock().inside, 2);
     }
@@ -142,62 +142,62 @@ mod tests {
     #[test]
     fn frames_that_were_lost_inside_take_no_room() {
         let gate = Gate::new(3);
-        gate.open("0");
-        (1..=3).for_each(|pts| gate.enter("0", pts));
-        gate.exit("0", 3);
+        gate.open(0);
+        (1..=3).for_each(|pts| gate.enter(0, pts));
+        gate.exit(0, 3);
         assert_eq!(gate.state.lock().inside, 0);
     }
 
     #[test]
     fn streams_take_turns() {
         let gate = Arc::new(Gate::new(1));
-        gate.open("0");
-        gate.open("1");
-        gate.enter("0", 1);
-        gate.enter("0", 2);
-        let again = enter(&gate, "0", 3);
+        gate.open(0);
+        gate.open(1);
+        gate.enter(0, 1);
+        gate.enter(0, 2);
+        let again = enter(&gate, 0, 3);
         waits(&gate, 1);
-        let other = enter(&gate, "1", 1);
+        let other = enter(&gate, 1, 1);
         waits(&gate, 2);
-        gate.exit("0", 1);
+        gate.exit(0, 1);
         is_in(&again);
         waits(&gate, 1);
         assert!(other.try_recv().is_err());
-        gate.exit("0", 2);
+        gate.exit(0, 2);
         is_in(&other);
     }
 
     #[test]
     fn each_stream_makes_room_for_one_more() {
         let gate = Arc::new(Gate::new(1));
-        gate.open("0");
-        gate.enter("0", 1);
-        let next = enter(&gate, "0", 2);
+        gate.open(0);
+        gate.enter(0, 1);
+        let next = enter(&gate, 0, 2);
         waits(&gate, 1);
-        gate.open("1");
-        let other = enter(&gate, "1", 1);
+        gate.open(1);
+        let other = enter(&gate, 1, 1);
         is_in(&next);
         waits(&gate, 1);
-        gate.exit("0", 2);
+        gate.exit(0, 2);
         is_in(&other);
     }
 
     #[test]
     fn who_leaves_holds_nobody_up() {
         let gate = Arc::new(Gate::new(1));
-        gate.open("0");
-        gate.open("1");
-        gate.enter("0", 1);
-        gate.enter("0", 2);
-        let own = enter(&gate, "0", 3);
+        gate.open(0);
+        gate.open(1);
+        gate.enter(0, 1);
+        gate.enter(0, 2);
+        let own = enter(&gate, 0, 3);
         waits(&gate, 1);
-        let other = enter(&gate, "1", 1);
+        let other = enter(&gate, 1, 1);
         waits(&gate, 2);
-        gate.close("0");
+        gate.close(0);
         is_in(&own);
         is_in(&other);
         assert_eq!(gate.state.lock().inside, 1);
-        let last = enter(&gate, "1", 2);
+        let last = enter(&gate, 1, 2);
         waits(&gate, 1);
         gate.close_all();
         is_in(&last);

@@ -234,7 +234,7 @@ struct Graph {
 #[derive(Debug, Default)]
 struct Lanes {
     /// By the number of their pads.
-    members: HashMap<String, Member>,
+    members: HashMap<u32, Member>,
     /// Nobody else may.
     closed: bool,
 }
@@ -287,12 +287,10 @@ impl Graph {
         let weak = Arc::downgrade(&graph);
         graph.unbatch.connect_pad_added(move |_, pad| {
             let Some(graph) = weak.upgrade() else { return };
-            let lane = graph
-                .lanes
-                .lock()
-                .members
-                .get(&number_of(pad))
-                .map(|member| member.outlet.clone());
+            let Some(number) = number_of(pad) else { return };
+            let lanes = graph.lanes.lock();
+            let lane = lanes.members.get(&number).map(|member| member.outlet.clone());
+            drop(lanes);
             if let Some(outlet) = lane {
                 // Refused only while the lane goes away again.
                 let _ = pad.link(&outlet.pad());
@@ -470,19 +468,18 @@ impl Graph {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Never the number of one that has left: its last events may still be on their way. And not that of the pad
         // that comfyunbatch always has.
-        let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
-        let inlet = Inlet::new(&format!("frames-{count}"), FRAMES);
-        let outlet = Outlet::new(&format!("results-{count}"));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+        let inlet = Inlet::new(&format!("frames-{number}"), FRAMES);
+        let outlet = Outlet::new(&format!("results-{number}"));
         let flight = make("comfyflightbuffer")?;
         flight.set_property("batch-size", self.key.batch);
         let slot = self
             .batch
-            .request_pad_simple(&format!("sink_{count}"))
+            .request_pad_simple(&format!("sink_{number}"))
             .ok_or_else(|| glib::bool_error!("comfybatch gives no pad"))?;
-        let number = number_of(&slot);
         let lane = Lane {
             graph: self.clone(),
-            number: number.clone(),
+            number,
             inlet,
             outlet,
             flight,
@@ -503,7 +500,7 @@ impl Graph {
                 self.batch.release_request_pad(&lane.slot);
                 return Ok(None);
             }
-            lanes.members.insert(number.clone(), member);
+            lanes.members.insert(number, member);
         }
         self.pipeline
             .add_many([lane.inlet.element(), &lane.flight, lane.outlet.element()])?;
@@ -515,9 +512,9 @@ impl Graph {
         released
             .link(&lane.slot)
             .map_err(|why| glib::bool_error!("frames cannot enter the model: {why:?}"))?;
-        self.gate.open(&number);
-        self.count(&number, &released, Gate::enter);
-        self.count(&number, &lane.outlet.pad(), Gate::exit);
+        self.gate.open(number);
+        self.count(number, &released, Gate::enter);
+        self.count(number, &lane.outlet.pad(), Gate::exit);
         stages.watch(&released, Mark::Released);
         stages.watch(&lane.outlet.pad(), Mark::Processed);
         for element in [lane.outlet.element(), &lane.flight, lane.inlet.element()] {
@@ -529,11 +526,11 @@ impl Graph {
     }
 
     /// Does this at the gate with each frame that passes a pad.
-    fn count(self: &Arc<Self>, number: &str, pad: &gst::Pad, act: fn(&Gate, &str, u64)) {
-        let (graph, number) = (Arc::downgrade(self), number.to_owned());
+    fn count(self: &Arc<Self>, number: u32, pad: &gst::Pad, act: fn(&Gate, u32, u64)) {
+        let graph = Arc::downgrade(self);
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             if let (Some(graph), Some(pts)) = (graph.upgrade(), info.buffer().and_then(|buffer| buffer.pts())) {
-                act(&graph.gate, &number, pts.nseconds());
+                act(&graph.gate, number, pts.nseconds());
             }
             gst::PadProbeReturn::Ok
         });
@@ -552,7 +549,7 @@ impl Graph {
 #[derive(Debug)]
 pub(crate) struct Lane {
     graph: Arc<Graph>,
-    number: String,
+    number: u32,
     pub(crate) inlet: Inlet,
     pub(crate) outlet: Outlet,
     flight: gst::Element,
@@ -589,7 +586,7 @@ impl Lane {
             return;
         }
         self.inlet.leave();
-        self.graph.gate.close(&self.number);
+        self.graph.gate.close(self.number);
         // First the way in, then what is left in the graph, then the way out: frames that nobody took would be an error.
         self.take_out(self.inlet.element());
         if let Some(released) = self.flight.static_pad("src") {
@@ -631,10 +628,10 @@ fn room(batch: u32) -> usize {
     batch as usize * if batch == 1 { 1 } else { 3 }
 }
 
-/// The number of a pad `sink_7` or `src_7`.
-fn number_of(pad: &gst::Pad) -> String {
+/// The number of a pad `src_7`.
+fn number_of(pad: &gst::Pad) -> Option<u32> {
     let name = pad.name();
-    name.rsplit_once('_').map_or("", |(_, number)| number).to_owned()
+    name.rsplit_once('_')?.1.parse().ok()
 }
 
 /// How far a text says that something is: `warming up 3 of 8`, `40 %`.

@@ -87,6 +87,8 @@ pub struct Browser {
     pipeline: gst::Pipeline,
     bin: gst::Element,
     seen: Arc<(Mutex<Seen>, Condvar)>,
+    /// Follows what is shared as long as it lives.
+    _inlet: Option<Inlet>,
 }
 
 impl Browser {
@@ -141,16 +143,15 @@ impl Browser {
             pipeline
         });
         let bin = pipeline.by_name("peer").expect("named so");
-        if let Some(outlet) = &offered.shared {
+        let inlet = offered.shared.as_ref().map(|outlet| {
             link::align(&pipeline);
             let inlet = Inlet::new("inlet", 30);
             pipeline.add(inlet.element()).expect("a new element");
             let entry = pipeline.by_name("shared").expect("named so");
             inlet.element().link(&entry).expect("it fits");
             inlet.follow(outlet);
-            // For as long as its element lives.
-            std::mem::forget(inlet);
-        }
+            inlet
+        });
         let agent = bin
             .property::<glib::Object>("ice-agent")
             .property::<glib::Object>("agent");
@@ -170,7 +171,12 @@ impl Browser {
             });
         }
         let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
-        let browser = Self { pipeline, bin, seen };
+        let browser = Self {
+            pipeline,
+            bin,
+            seen,
+            _inlet: inlet,
+        };
         browser.listen(offered);
         browser.pipeline.set_state(gst::State::Playing).expect("it plays");
         if offered.encoder.is_none() {
