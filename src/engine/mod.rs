@@ -4,6 +4,7 @@
 //! tensors of one batch in flight, so that filling one lane overlaps with running another. The element writes frames
 //! into [`Lane::input`], calls [`Lane::run`] on its inference thread and reads [`Lane::output`] on a third.
 
+pub mod device;
 #[cfg(any(feature = "ort", test))]
 mod fit;
 pub mod manifest;

@@ -133,6 +133,24 @@ pub struct ImageMut<'a> {
     pub planes: [PlaneMut<'a>; 3],
 }
 
+/// One plane in a GPU's memory: numbers, which nobody on this side may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DevicePlane {
+    /// Device address of the plane's first pixel.
+    pub address: u64,
+    /// Bytes from one row to the next.
+    pub stride: usize,
+}
+
+/// A frame in a GPU's memory. Planes that the format lacks are empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceImage {
+    /// In GStreamer's plane order.
+    pub planes: [DevicePlane; 3],
+    /// The stream (a `CUstream`) on which its last writer is still at work; 0: it is complete.
+    pub stream: u64,
+}
+
 /// Which channel comes first in an image tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
