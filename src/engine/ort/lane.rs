@@ -7,24 +7,23 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::ort::AsPointer;
-use ::ort::memory::MemoryInfo;
 use ::ort::session::{IoBinding, RunOptions, Session, SessionInputValue};
-use ::ort::value::{DynValueTypeMarker, Shape, TensorRefMut, ValueRefMut};
+use ::ort::value::{DynValueTypeMarker, ValueRefMut};
 
 use super::Shared;
+use super::block::Block;
 use super::exit::{self, End, Owned};
 use super::library::text;
 use super::shapes::{self, Share};
 use crate::engine::turn::{Halt, Mark};
 use crate::engine::{Error, Geometry, Interrupt, Lane, LaneRequest};
-use crate::tensor::{DType, TensorMut, TensorRef, f16};
+use crate::tensor::{DType, TensorMut, TensorRef};
 
 /// A session's state is kept by ONNX Runtime, which a panic on this side does not leave half-written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -225,15 +224,15 @@ impl Lane for OrtLane {
 }
 
 /// The tensors of one run, bound to a session.
-struct Bound {
-    binding: IoBinding,
-    /// Points into the lane's input block.
-    input: ValueRefMut<'static, DynValueTypeMarker>,
-    name: CString,
+pub(super) struct Bound {
+    pub(super) binding: IoBinding,
+    /// Points into the lane's input tensor.
+    pub(super) input: ValueRefMut<'static, DynValueTypeMarker>,
+    pub(super) name: CString,
 }
 
 impl Bound {
-    fn bind_input(&mut self) -> ::ort::Result<()> {
+    pub(super) fn bind_input(&mut self) -> ::ort::Result<()> {
         // SAFETY: binding, name and value are alive and valid: each is owned by `self` and was made by its own
         // constructor. The binding takes its own reference to the value; the memory behind it belongs to the lane,
         // which drops its bindings first.
@@ -244,7 +243,7 @@ impl Bound {
         }
     }
 
-    fn run(&mut self, session: &Session, options: &RunOptions, on_cpu: bool) -> ::ort::Result<()> {
+    pub(super) fn run(&mut self, session: &Session, options: &RunOptions, on_cpu: bool) -> ::ort::Result<()> {
         if !on_cpu {
             // Elsewhere binding is what copies the input to the device.
             self.bind_input()?;
@@ -262,14 +261,14 @@ impl Bound {
 }
 
 /// A run with outputs that the runtime allocates, to see their shapes.
-struct Plain<'a> {
-    shared: &'a Shared,
-    shape: Vec<usize>,
-    block: &'a Block,
+pub(super) struct Plain<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) shape: Vec<usize>,
+    pub(super) block: &'a Block,
 }
 
 impl Plain<'_> {
-    fn run(&self, stop: &Stop, mark: Mark) -> Result<Vec<Vec<usize>>, Error> {
+    pub(super) fn run(&self, stop: &Stop, mark: Mark) -> Result<Vec<Vec<usize>>, Error> {
         self.run_at(stop, mark, 0)
     }
 
@@ -295,15 +294,15 @@ impl Plain<'_> {
 }
 
 /// Ends a lane's runs.
-struct Stop {
-    halt: Halt,
+pub(super) struct Stop {
+    pub(super) halt: Halt,
     /// Those that the run in progress was started with, and later ones will be. Resuming puts new ones here: a run
     /// that was told to end still does.
     options: Mutex<Arc<RunOptions>>,
 }
 
 impl Stop {
-    fn new(halt: Halt) -> Result<Self, Error> {
+    pub(super) fn new(halt: Halt) -> Result<Self, Error> {
         let options = RunOptions::new().map_err(|error| Error::Runtime(text(error)))?;
         Ok(Self {
             halt,
@@ -340,151 +339,3 @@ impl End for Stop {
         self.stop();
     }
 }
-
-/// Memory of a tensor, for the largest batch: zeroed at first, and where it is until dropped.
-struct Block {
-    start: NonNull<Line>,
-    lines: usize,
-    dtype: DType,
-    /// Elements of one image's share.
-    share: usize,
-    /// Elements of all.
-    len: usize,
-}
-
-/// One cache line, so that blocks begin where vector instructions like it.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([u8; 64]);
-
-// SAFETY: the block is the only owner of its memory, as a Box is; the tensors that point into it are used only by
-// runs, for which the lane is held exclusively.
-unsafe impl Send for Block {}
-
-impl Block {
-    fn new(dtype: DType, share: usize, count: usize) -> Result<Self, Error> {
-        let too_large = || {
-            Error::Setting(format!(
-                "{count} images of {share} elements of {dtype} do not fit into this machine's memory"
-            ))
-        };
-        let len = share.checked_mul(count).ok_or_else(too_large)?;
-        let bytes = len.checked_mul(dtype.size()).ok_or_else(too_large)?;
-        let lines = bytes.div_ceil(size_of::<Line>()).max(1);
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(lines).map_err(|_| too_large())?;
-        memory.resize(lines, Line([0; 64]));
-        let start = NonNull::from(Box::leak(memory.into_boxed_slice())).cast();
-        Ok(Self {
-            start,
-            lines,
-            dtype,
-            share,
-            len,
-        })
-    }
-
-    /// A tensor of this shape that begins with image number `first`. It must not outlive the block.
-    fn value(&self, first: usize, shape: &[usize]) -> ::ort::Result<ValueRefMut<'static, DynValueTypeMarker>> {
-        let offset = first * self.share;
-        let len: usize = shape.iter().product();
-        assert!(
-            offset + len <= self.len,
-            "a tensor of {len} elements at {offset} of {}",
-            self.len
-        );
-        let shape = Shape::new(shape.iter().map(|n| *n as i64));
-        // SAFETY: in bounds, as just asserted, and aligned for every type, being a multiple of its size from a
-        // cache line's start. The memory is the processor's, as the default memory information says, and every bit
-        // pattern is a value of each of these types. The caller keeps the block for as long as the value.
-        unsafe {
-            let data = self.start.as_ptr().cast::<u8>().add(offset * self.dtype.size()).cast();
-            let info = MemoryInfo::default();
-            Ok(match self.dtype {
-                DType::U8 => TensorRefMut::<u8>::from_raw(info, data, shape)?.into_dyn(),
-                DType::F16 => TensorRefMut::<f16>::from_raw(info, data, shape)?.into_dyn(),
-                DType::F32 => TensorRefMut::<f32>::from_raw(info, data, shape)?.into_dyn(),
-                DType::I32 => TensorRefMut::<i32>::from_raw(info, data, shape)?.into_dyn(),
-                DType::I64 => TensorRefMut::<i64>::from_raw(info, data, shape)?.into_dyn(),
-            })
-        }
-    }
-
-    fn slice<T: Plainly>(&self, first: usize, len: usize) -> &[T] {
-        self.check::<T>(first, len);
-        // SAFETY: in bounds and of the right type, as just checked; nobody writes while the block is borrowed, since
-        // runs hold the lane exclusively.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<T>().add(first), len) }
-    }
-
-    fn slice_mut<T: Plainly>(&mut self, first: usize, len: usize) -> &mut [T] {
-        self.check::<T>(first, len);
-        // SAFETY: as in `slice`, and the block is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast::<T>().add(first), len) }
-    }
-
-    fn check<T: Plainly>(&self, first: usize, len: usize) {
-        assert!(T::DTYPE == self.dtype, "{} read as {}", self.dtype, T::DTYPE);
-        assert!(
-            first.checked_add(len).is_some_and(|end| end <= self.len),
-            "{len} elements at {first} of {}",
-            self.len
-        );
-    }
-
-    /// Copies image `from` to each slot of `to`.
-    fn repeat(&mut self, from: usize, to: std::ops::Range<usize>) {
-        let bytes = self.share * self.dtype.size();
-        let whole = self.len * self.dtype.size();
-        // SAFETY: the whole block as bytes, borrowed exclusively.
-        let all = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast::<u8>(), whole) };
-        for slot in to {
-            all.copy_within(from * bytes..(from + 1) * bytes, slot * bytes);
-        }
-    }
-
-    /// Sets the elements of these slots, each from its number within its image.
-    fn fill(&mut self, slots: std::ops::Range<usize>, value: impl Fn(usize) -> f32) {
-        use crate::tensor::image::Element as _;
-
-        let share = self.share;
-        let (first, len) = (slots.start * share, slots.len() * share);
-        let each = (0..len).map(|at| value(at % share.max(1)));
-        match self.dtype {
-            DType::U8 => self
-                .slice_mut(first, len)
-                .iter_mut()
-                .zip(each)
-                .for_each(|(to, v)| *to = u8::from_f32(v)),
-            DType::F16 => self
-                .slice_mut(first, len)
-                .iter_mut()
-                .zip(each)
-                .for_each(|(to, v)| *to = f16::from_f32(v)),
-            DType::F32 => self
-                .slice_mut(first, len)
-                .iter_mut()
-                .zip(each)
-                .for_each(|(to, v)| *to = v),
-            DType::I32 | DType::I64 => {}
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let memory = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.lines);
-        // SAFETY: it was leaked from a box of this length in `new`, and nobody else frees it.
-        drop(unsafe { Box::from_raw(memory) });
-    }
-}
-
-/// Element types of which every bit pattern is a value.
-trait Plainly: Copy {
-    const DTYPE: DType;
-}
-
-macro_rules! plainly {
-    ($($ty:ty: $dtype:ident),*) => { $(impl Plainly for $ty { const DTYPE: DType = DType::$dtype; })* };
-}
-plainly!(u8: U8, f16: F16, f32: F32, i32: I32, i64: I64);

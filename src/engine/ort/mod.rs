@@ -1,5 +1,6 @@
 //! Models by way of ONNX Runtime, which is found at run time: nothing of it is needed to build.
 
+mod block;
 mod exit;
 mod lane;
 mod library;
