@@ -11,12 +11,15 @@
 //!   Luma and chroma are computed from those bytes; a chroma sample is that of the mean of the pixels it covers, two or
 //!   one at the edge of an odd size. Alpha and padding bytes are 255.
 //!
+//! - The samples of P010 are codes of 10 bits, those of the standards: they become RGB bytes, and are made of RGB bytes,
+//!   as those of 8 bits are, each rounded once to its own depth.
+//!
 //! Rounding is to nearest, ties to even, as numpy and PyTorch round. Truncation would be off by one on 159 of the 256
 //! bytes of a picture that an f32 model inverts: `(1 - byte / 255) * 255`.
 
 use super::{
-    ChannelOrder, ColorRange, DType, Element, Image, ImageMut, ImageSpec, ImageTensor, PixelFormat, TensorMut,
-    TensorRef, f16,
+    ChannelOrder, ColorRange, DType, Element, Fit, Image, ImageMut, ImageSpec, ImageTensor, PixelFormat, Rectangle,
+    TensorMut, TensorRef, f16,
 };
 
 /// Longest side of a frame or an image tensor.
@@ -64,6 +67,9 @@ pub enum ConvertError {
         tensor: (usize, usize),
         frame: (usize, usize),
     },
+    /// The format is converted in a GPU's memory alone, and by the slow conversion.
+    #[error("frames in {format:?} are not converted in main memory")]
+    Format { format: PixelFormat },
 }
 
 /// What a conversion to a frame met.
@@ -86,14 +92,26 @@ pub fn into_tensor(
     tensor: &ImageTensor,
     out: TensorMut<'_>,
 ) -> Result<(), ConvertError> {
+    fit_into_tensor(spec, image, tensor, Fit::Stretch, out)
+}
+
+/// Converts part of a frame into part of the tensor, slowly: those of [`Fit::rectangles`]. Pixels outside the part do
+/// not exist for what is sampled; the rest of the tensor becomes bytes of 0.
+pub fn fit_into_tensor(
+    spec: &ImageSpec,
+    image: &Image<'_>,
+    tensor: &ImageTensor,
+    fit: Fit,
+    out: TensorMut<'_>,
+) -> Result<(), ConvertError> {
     check_spec(spec)?;
     check_tensor(tensor)?;
     check_image(spec, image)?;
     check_elements(tensor, out.dtype(), out.len())?;
     match out {
-        TensorMut::U8(out) => into_elements(spec, image, tensor, out),
-        TensorMut::F16(out) => into_elements(spec, image, tensor, out),
-        TensorMut::F32(out) => into_elements(spec, image, tensor, out),
+        TensorMut::U8(out) => into_elements(spec, image, tensor, fit, out),
+        TensorMut::F16(out) => into_elements(spec, image, tensor, fit, out),
+        TensorMut::F32(out) => into_elements(spec, image, tensor, fit, out),
     }
     Ok(())
 }
@@ -118,13 +136,53 @@ pub fn from_tensor(
     })
 }
 
+/// Mixes `share` of the source, 0 to 1, into a frame of the same description, slowly: each sample becomes
+/// `own * (1 - share) + source * share`, of luma and chroma where the frame has them. Alpha and padding bytes are left.
+pub fn blend(spec: &ImageSpec, source: &Image<'_>, share: f32, image: &mut ImageMut<'_>) -> Result<(), ConvertError> {
+    check_spec(spec)?;
+    check_image(spec, source)?;
+    check_image_mut(spec, image)?;
+    let share = f64::from(share);
+    let mix = |own: f64, source: f64| (own * (1.0 - share) + source * share).round_ties_even();
+    for plane in 0..spec.format.planes() {
+        let (rows, row) = spec.format.plane_size(plane, spec.width, spec.height);
+        for y in 0..rows {
+            let from = &source.planes[plane].data[y * source.planes[plane].stride..][..row];
+            let stride = image.planes[plane].stride;
+            let to = &mut image.planes[plane].data[y * stride..][..row];
+            if spec.format == PixelFormat::P010 {
+                for (to, from) in to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0) {
+                    let code = mix(from_p010(*to), from_p010(*from));
+                    *to = to_p010(code);
+                }
+                continue;
+            }
+            for (at, (to, &from)) in to.iter_mut().zip(from).enumerate() {
+                let is_alpha = matches!(rgb_offsets(spec.format), Some((_, 4))) && at % 4 == 3;
+                if !is_alpha {
+                    *to = mix(f64::from(*to), f64::from(from)) as u8;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is not converted at frame rate in main memory.
+pub(super) fn check_format(spec: &ImageSpec) -> Result<(), ConvertError> {
+    match spec.format {
+        PixelFormat::P010 | PixelFormat::Rgbp => Err(ConvertError::Format { format: spec.format }),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a frame without pixels or with too many.
-pub(super) fn check_spec(spec: &ImageSpec) -> Result<(), ConvertError> {
+pub(crate) fn check_spec(spec: &ImageSpec) -> Result<(), ConvertError> {
     check_side("frame", spec.width, spec.height)
 }
 
 /// Refuses a tensor that is no image, or whose numbers cannot be turned back.
-pub(super) fn check_tensor(tensor: &ImageTensor) -> Result<(), ConvertError> {
+pub(crate) fn check_tensor(tensor: &ImageTensor) -> Result<(), ConvertError> {
     let dtype = tensor.dtype;
     if !matches!(dtype, DType::U8 | DType::F16 | DType::F32) {
         return Err(ConvertError::DType { got: dtype });
@@ -151,7 +209,7 @@ pub(super) fn check_tensor(tensor: &ImageTensor) -> Result<(), ConvertError> {
 }
 
 /// Refuses to resize on the way back.
-pub(super) fn check_same_size(tensor: &ImageTensor, spec: &ImageSpec) -> Result<(), ConvertError> {
+pub(crate) fn check_same_size(tensor: &ImageTensor, spec: &ImageSpec) -> Result<(), ConvertError> {
     let (tensor, frame) = ((tensor.width, tensor.height), (spec.width, spec.height));
     if tensor == frame {
         Ok(())
@@ -222,54 +280,66 @@ fn check_planes(spec: &ImageSpec, planes: [(usize, usize); 3]) -> Result<(), Con
     Ok(())
 }
 
-/// Where red, green and blue are in a pixel, and the pixel's bytes. None for formats with luma.
+/// Where red, green and blue are in a pixel, and the pixel's bytes. None for formats with luma or a plane per color.
 pub(super) fn rgb_offsets(format: PixelFormat) -> Option<([usize; 3], usize)> {
     match format {
         PixelFormat::Rgb => Some(([0, 1, 2], 3)),
         PixelFormat::Bgr => Some(([2, 1, 0], 3)),
         PixelFormat::Rgba | PixelFormat::Rgbx => Some(([0, 1, 2], 4)),
         PixelFormat::Bgra | PixelFormat::Bgrx => Some(([2, 1, 0], 4)),
-        PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 => None,
+        PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 | PixelFormat::P010 | PixelFormat::Rgbp => None,
     }
 }
 
-/// Luma and chroma as bytes, against luma from 0 to 255 and chroma from -127.5 to 127.5.
+/// Luma and chroma as codes, against luma from 0 to 255 and chroma from -127.5 to 127.5.
 struct Levels {
     luma_zero: f64,
     luma_scale: f64,
+    chroma_zero: f64,
     chroma_scale: f64,
+    /// The largest code.
+    top: f64,
 }
 
 impl Levels {
-    fn new(range: ColorRange) -> Self {
-        match range {
-            ColorRange::Full => Levels {
-                luma_zero: 0.0,
-                luma_scale: 1.0,
-                chroma_scale: 1.0,
-            },
-            ColorRange::Limited => Levels {
-                luma_zero: 16.0,
-                luma_scale: 219.0 / 255.0,
-                chroma_scale: 224.0 / 255.0,
-            },
+    fn new(spec: &ImageSpec) -> Self {
+        // How many codes of this depth there are for one of 8 bits, and the largest.
+        let (depth, top) = if spec.format == PixelFormat::P010 {
+            (4.0, 1023.0)
+        } else {
+            (1.0, 255.0)
+        };
+        let (luma_zero, luma_codes, chroma_codes) = match spec.range {
+            ColorRange::Full => (0.0, top, top),
+            ColorRange::Limited => (16.0 * depth, 219.0 * depth, 224.0 * depth),
+        };
+        Levels {
+            luma_zero,
+            luma_scale: luma_codes / 255.0,
+            chroma_zero: 128.0 * depth,
+            chroma_scale: chroma_codes / 255.0,
+            top,
         }
     }
 
-    fn luma(&self, byte: u8) -> f64 {
-        (f64::from(byte) - self.luma_zero) / self.luma_scale
+    fn luma(&self, code: f64) -> f64 {
+        (code - self.luma_zero) / self.luma_scale
     }
 
-    fn chroma(&self, byte: u8) -> f64 {
-        (f64::from(byte) - 128.0) / self.chroma_scale
+    fn chroma(&self, code: f64) -> f64 {
+        (code - self.chroma_zero) / self.chroma_scale
     }
 
-    fn luma_byte(&self, luma: f64) -> u8 {
-        to_byte(luma * self.luma_scale + self.luma_zero)
+    fn luma_code(&self, luma: f64) -> f64 {
+        self.nearest(luma * self.luma_scale + self.luma_zero)
     }
 
-    fn chroma_byte(&self, chroma: f64) -> u8 {
-        to_byte(chroma * self.chroma_scale + 128.0)
+    fn chroma_code(&self, chroma: f64) -> f64 {
+        self.nearest(chroma * self.chroma_scale + self.chroma_zero)
+    }
+
+    fn nearest(&self, code: f64) -> f64 {
+        code.round_ties_even().clamp(0.0, self.top)
     }
 }
 
@@ -294,13 +364,17 @@ fn to_byte(value: f64) -> u8 {
     value.round_ties_even() as u8
 }
 
-fn into_elements<T: Element>(spec: &ImageSpec, image: &Image<'_>, tensor: &ImageTensor, out: &mut [T]) {
+fn into_elements<T: Element>(spec: &ImageSpec, image: &Image<'_>, tensor: &ImageTensor, fit: Fit, out: &mut [T]) {
     let channels = tensor.order.channels();
-    let bytes = resized(&channel_bytes(spec, image, tensor.order), spec, tensor);
+    let (source, target) = fit.rectangles((spec.width, spec.height), (tensor.width, tensor.height));
+    let bytes = channel_bytes(spec, image, &source, tensor.order);
+    let bytes = resized(&bytes, &source, &target, channels);
     for y in 0..tensor.height {
         for x in 0..tensor.width {
+            let inside = |at: usize, from: usize, side: usize| at.checked_sub(from).filter(|&at| at < side);
+            let at = inside(x, target.x, target.width).zip(inside(y, target.y, target.height));
             for channel in 0..channels {
-                let byte = bytes[(y * tensor.width + x) * channels + channel];
+                let byte = at.map_or(0, |(x, y)| bytes[(y * target.width + x) * channels + channel]);
                 let value = f32::from(byte) * tensor.scale[channel] + tensor.bias[channel];
                 out[element_index(tensor, x, y, channel)] = T::from_f32(value);
             }
@@ -316,11 +390,11 @@ fn element_index(tensor: &ImageTensor, x: usize, y: usize, channel: usize) -> us
     }
 }
 
-/// The frame in the tensor's channels, interleaved.
-fn channel_bytes(spec: &ImageSpec, image: &Image<'_>, order: ChannelOrder) -> Vec<u8> {
+/// A part of the frame in the tensor's channels, interleaved.
+fn channel_bytes(spec: &ImageSpec, image: &Image<'_>, part: &Rectangle, order: ChannelOrder) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for y in 0..spec.height {
-        for x in 0..spec.width {
+    for y in part.y..part.y + part.height {
+        for x in part.x..part.x + part.width {
             match order {
                 ChannelOrder::Rgb => bytes.extend(rgb_at(spec, image, x, y)),
                 ChannelOrder::Bgr => bytes.extend(rgb_at(spec, image, x, y).into_iter().rev()),
@@ -336,16 +410,17 @@ fn rgb_at(spec: &ImageSpec, image: &Image<'_>, x: usize, y: usize) -> [u8; 3] {
         return offsets.map(|offset| byte_at(image, 0, x * pixel + offset, y));
     }
     let [blue_chroma, red_chroma] = match spec.format {
-        PixelFormat::Nv12 => [
-            byte_at(image, 1, x / 2 * 2, y / 2),
-            byte_at(image, 1, x / 2 * 2 + 1, y / 2),
+        PixelFormat::Rgbp => return [0, 1, 2].map(|plane| byte_at(image, plane, x, y)),
+        PixelFormat::Gray8 => return [gray_at(spec, image, x, y); 3],
+        PixelFormat::I420 => [
+            code_at(spec, image, 1, x / 2, y / 2),
+            code_at(spec, image, 2, x / 2, y / 2),
         ],
-        PixelFormat::I420 => [byte_at(image, 1, x / 2, y / 2), byte_at(image, 2, x / 2, y / 2)],
-        _ => return [gray_at(spec, image, x, y); 3],
+        _ => [0, 1].map(|chroma| code_at(spec, image, 1, x / 2 * 2 + chroma, y / 2)),
     };
-    let levels = Levels::new(spec.range);
+    let levels = Levels::new(spec);
     let [kr, kg, kb] = luma_weights(spec);
-    let luma = levels.luma(byte_at(image, 0, x, y));
+    let luma = levels.luma(code_at(spec, image, 0, x, y));
     let red = luma + 2.0 * (1.0 - kr) * levels.chroma(red_chroma);
     let blue = luma + 2.0 * (1.0 - kb) * levels.chroma(blue_chroma);
     let green = (luma - kr * red - kb * blue) / kg;
@@ -353,11 +428,32 @@ fn rgb_at(spec: &ImageSpec, image: &Image<'_>, x: usize, y: usize) -> [u8; 3] {
 }
 
 fn gray_at(spec: &ImageSpec, image: &Image<'_>, x: usize, y: usize) -> u8 {
-    if rgb_offsets(spec.format).is_some() {
-        to_byte(luma_of(spec, rgb_at(spec, image, x, y).map(f64::from)))
+    if has_luma(spec.format) {
+        to_byte(Levels::new(spec).luma(code_at(spec, image, 0, x, y)))
     } else {
-        to_byte(Levels::new(spec.range).luma(byte_at(image, 0, x, y)))
+        to_byte(luma_of(spec, rgb_at(spec, image, x, y).map(f64::from)))
     }
+}
+
+fn has_luma(format: PixelFormat) -> bool {
+    format.is_yuv() || format == PixelFormat::Gray8
+}
+
+/// Sample `x` of a row of luma or chroma.
+fn code_at(spec: &ImageSpec, image: &Image<'_>, plane: usize, x: usize, y: usize) -> f64 {
+    if spec.format == PixelFormat::P010 {
+        from_p010([0, 1].map(|byte| byte_at(image, plane, x * 2 + byte, y)))
+    } else {
+        f64::from(byte_at(image, plane, x, y))
+    }
+}
+
+fn from_p010(sample: [u8; 2]) -> f64 {
+    f64::from(u16::from_le_bytes(sample) >> 6)
+}
+
+fn to_p010(code: f64) -> [u8; 2] {
+    ((code as u16) << 6).to_le_bytes()
 }
 
 fn byte_at(image: &Image<'_>, plane: usize, offset: usize, y: usize) -> u8 {
@@ -365,22 +461,21 @@ fn byte_at(image: &Image<'_>, plane: usize, offset: usize, y: usize) -> u8 {
     plane.data[y * plane.stride + offset]
 }
 
-/// Interleaved bytes of the frame's size, sampled at the tensor's.
-fn resized(bytes: &[u8], spec: &ImageSpec, tensor: &ImageTensor) -> Vec<u8> {
-    if (spec.width, spec.height) == (tensor.width, tensor.height) {
+/// Interleaved bytes of the one part's size, sampled at the other's.
+fn resized(bytes: &[u8], from: &Rectangle, to: &Rectangle, channels: usize) -> Vec<u8> {
+    if (from.width, from.height) == (to.width, to.height) {
         return bytes.to_vec();
     }
-    let channels = tensor.order.channels();
     let mut out = Vec::new();
-    for y in 0..tensor.height {
-        let rows = sample_weights(spec.height, tensor.height, y);
-        for x in 0..tensor.width {
-            let columns = sample_weights(spec.width, tensor.width, x);
+    for y in 0..to.height {
+        let rows = sample_weights(from.height, to.height, y);
+        for x in 0..to.width {
+            let columns = sample_weights(from.width, to.width, x);
             for channel in 0..channels {
                 let mut sum = 0.0;
                 for &(row, row_weight) in &rows {
                     for &(column, column_weight) in &columns {
-                        let byte = bytes[(row * spec.width + column) * channels + channel];
+                        let byte = bytes[(row * from.width + column) * channels + channel];
                         sum += row_weight * column_weight * f64::from(byte);
                     }
                 }
@@ -418,22 +513,21 @@ fn from_elements<T: Element>(tensor: &ImageTensor, data: &[T], spec: &ImageSpec,
             ChannelOrder::Gray => [byte(0); 3],
         }
     };
-    let levels = Levels::new(spec.range);
+    let levels = Levels::new(spec);
     for y in 0..spec.height {
         for x in 0..spec.width {
-            if let Some((offsets, pixel)) = rgb_offsets(spec.format) {
+            if has_luma(spec.format) {
+                let luma = levels.luma_code(luma_of(spec, rgb(x, y).map(f64::from)));
+                put_code(spec, image, 0, x, y, luma);
+            } else if let Some((offsets, pixel)) = rgb_offsets(spec.format) {
                 put_byte(image, 0, x * pixel + pixel - 1, y, 255);
                 for (offset, byte) in offsets.into_iter().zip(rgb(x, y)) {
                     put_byte(image, 0, x * pixel + offset, y, byte);
                 }
             } else {
-                put_byte(
-                    image,
-                    0,
-                    x,
-                    y,
-                    levels.luma_byte(luma_of(spec, rgb(x, y).map(f64::from))),
-                );
+                for (plane, byte) in rgb(x, y).into_iter().enumerate() {
+                    put_byte(image, plane, x, y, byte);
+                }
             }
         }
     }
@@ -443,14 +537,14 @@ fn from_elements<T: Element>(tensor: &ImageTensor, data: &[T], spec: &ImageSpec,
             for x in 0..spec.width.div_ceil(2) {
                 let mean = mean_of_block(spec, x, y, &rgb);
                 let luma = luma_of(spec, mean);
-                let blue_chroma = levels.chroma_byte((mean[2] - luma) / (2.0 * (1.0 - kb)));
-                let red_chroma = levels.chroma_byte((mean[0] - luma) / (2.0 * (1.0 - kr)));
-                if spec.format == PixelFormat::Nv12 {
-                    put_byte(image, 1, x * 2, y, blue_chroma);
-                    put_byte(image, 1, x * 2 + 1, y, red_chroma);
+                let blue_chroma = levels.chroma_code((mean[2] - luma) / (2.0 * (1.0 - kb)));
+                let red_chroma = levels.chroma_code((mean[0] - luma) / (2.0 * (1.0 - kr)));
+                if spec.format == PixelFormat::I420 {
+                    put_code(spec, image, 1, x, y, blue_chroma);
+                    put_code(spec, image, 2, x, y, red_chroma);
                 } else {
-                    put_byte(image, 1, x, y, blue_chroma);
-                    put_byte(image, 2, x, y, red_chroma);
+                    put_code(spec, image, 1, x * 2, y, blue_chroma);
+                    put_code(spec, image, 1, x * 2 + 1, y, red_chroma);
                 }
             }
         }
@@ -472,6 +566,17 @@ fn mean_of_block(spec: &ImageSpec, x: usize, y: usize, rgb: &impl Fn(usize, usiz
         }
     }
     sum.map(|sum| sum / count)
+}
+
+/// Sample `x` of a row of luma or chroma.
+fn put_code(spec: &ImageSpec, image: &mut ImageMut<'_>, plane: usize, x: usize, y: usize, code: f64) {
+    if spec.format == PixelFormat::P010 {
+        for (byte, value) in to_p010(code).into_iter().enumerate() {
+            put_byte(image, plane, x * 2 + byte, y, value);
+        }
+    } else {
+        put_byte(image, plane, x, y, code as u8);
+    }
 }
 
 fn put_byte(image: &mut ImageMut<'_>, plane: usize, offset: usize, y: usize, byte: u8) {

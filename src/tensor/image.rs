@@ -2,7 +2,7 @@
 
 use super::{DType, f16};
 
-/// Pixel formats that are converted, with GStreamer's names and byte orders.
+/// Pixel formats of frames, with GStreamer's names and byte orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum PixelFormat {
@@ -17,10 +17,14 @@ pub enum PixelFormat {
     /// 4:2:0, three planes.
     I420,
     Gray8,
+    /// 4:2:0 in 10 bits, `P010_10LE`: Nv12 with 16 bits a sample, little endian, of which the upper 10 count.
+    P010,
+    /// Three planes: red, green, blue.
+    Rgbp,
 }
 
 impl PixelFormat {
-    /// Every format, in order of preference.
+    /// Every format that is converted in main memory, in order of preference.
     pub const ALL: [PixelFormat; 9] = [
         PixelFormat::Rgb,
         PixelFormat::Bgr,
@@ -33,18 +37,34 @@ impl PixelFormat {
         PixelFormat::Gray8,
     ];
 
+    /// Every format that is converted in a GPU's memory, in order of preference: what decoders and encoders of a GPU
+    /// speak comes first.
+    pub const DEVICE: [PixelFormat; 11] = [
+        PixelFormat::Nv12,
+        PixelFormat::P010,
+        PixelFormat::I420,
+        PixelFormat::Rgba,
+        PixelFormat::Bgra,
+        PixelFormat::Rgbx,
+        PixelFormat::Bgrx,
+        PixelFormat::Rgb,
+        PixelFormat::Bgr,
+        PixelFormat::Rgbp,
+        PixelFormat::Gray8,
+    ];
+
     /// Number of planes, 1 to 3.
     pub fn planes(self) -> usize {
         match self {
-            PixelFormat::Nv12 => 2,
-            PixelFormat::I420 => 3,
+            PixelFormat::Nv12 | PixelFormat::P010 => 2,
+            PixelFormat::I420 | PixelFormat::Rgbp => 3,
             _ => 1,
         }
     }
 
     /// Whether it is luma and chroma, so that matrix and range matter. Gray8 is luma alone: only the range matters.
     pub fn is_yuv(self) -> bool {
-        matches!(self, PixelFormat::Nv12 | PixelFormat::I420)
+        matches!(self, PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::P010)
     }
 
     /// Rows of a plane, and the bytes of one row that carry pixels.
@@ -54,7 +74,9 @@ impl PixelFormat {
         match (self, plane) {
             (PixelFormat::Rgb | PixelFormat::Bgr, _) => (height, width * 3),
             (PixelFormat::Rgba | PixelFormat::Bgrx | PixelFormat::Rgbx | PixelFormat::Bgra, _) => (height, width * 4),
-            (PixelFormat::Gray8, _) | (PixelFormat::Nv12 | PixelFormat::I420, 0) => (height, width),
+            (PixelFormat::Gray8 | PixelFormat::Rgbp, _) | (PixelFormat::Nv12 | PixelFormat::I420, 0) => (height, width),
+            (PixelFormat::P010, 0) => (height, width * 2),
+            (PixelFormat::P010, _) => (half_rows, half_columns * 4),
             (PixelFormat::Nv12, _) => (half_rows, half_columns * 2),
             (PixelFormat::I420, _) => (half_rows, half_columns),
         }
@@ -67,14 +89,17 @@ impl PixelFormat {
 pub enum Matrix {
     Bt601,
     Bt709,
+    /// With non-constant luminance.
+    Bt2020,
 }
 
 impl Matrix {
-    /// The weights of red and blue in luma (Kr, Kb), from ITU-R BT.601 and BT.709.
+    /// The weights of red and blue in luma (Kr, Kb), from ITU-R BT.601, BT.709 and BT.2020.
     pub fn weights(self) -> (f32, f32) {
         match self {
             Matrix::Bt601 => (0.299, 0.114),
             Matrix::Bt709 => (0.2126, 0.0722),
+            Matrix::Bt2020 => (0.2627, 0.0593),
         }
     }
 }
@@ -84,7 +109,7 @@ impl Matrix {
 pub enum ColorRange {
     /// 0 to 255.
     Full,
-    /// Luma 16 to 235, chroma 16 to 240.
+    /// Luma 16 to 235, chroma 16 to 240; in 10 bits four times as much.
     Limited,
 }
 
@@ -99,6 +124,69 @@ pub struct ImageSpec {
     pub matrix: Matrix,
     /// Used by luma/chroma formats and Gray8.
     pub range: ColorRange,
+}
+
+/// How a frame gets into a tensor of another shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Fit {
+    /// All of the frame, in another shape.
+    #[default]
+    Stretch,
+    /// The middle of the frame, as much of it as has the tensor's shape.
+    Crop,
+    /// All of the frame in its own shape, in the middle of the tensor. The rest is black: bytes of 0.
+    Letterbox,
+}
+
+/// Part of a picture, in whole pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Rectangle {
+    pub x: usize,
+    pub y: usize,
+    pub width: usize,
+    pub height: usize,
+}
+
+impl Rectangle {
+    fn whole((width, height): (usize, usize)) -> Rectangle {
+        Rectangle {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        }
+    }
+
+    /// The largest part of `(width, height)` with the shape of `shape`, in the middle: whole pixels, rounded to nearest,
+    /// one at least.
+    fn middle((width, height): (usize, usize), shape: (usize, usize)) -> Rectangle {
+        // Halves go up. Neither product of sides can overflow, as no side is longer than 16384.
+        let scaled = |side: usize, of: usize, by: usize| ((2 * side * of + by) / (2 * by)).max(1);
+        let (inner_width, inner_height) = if width * shape.1 > height * shape.0 {
+            (scaled(height, shape.0, shape.1).min(width), height)
+        } else {
+            (width, scaled(width, shape.1, shape.0).min(height))
+        };
+        Rectangle {
+            x: (width - inner_width) / 2,
+            y: (height - inner_height) / 2,
+            width: inner_width,
+            height: inner_height,
+        }
+    }
+}
+
+impl Fit {
+    /// Which part of a frame becomes which part of a tensor. Sizes are (width, height), no side 0 or longer than
+    /// [`super::convert::MAX_SIDE`].
+    pub fn rectangles(self, frame: (usize, usize), tensor: (usize, usize)) -> (Rectangle, Rectangle) {
+        match self {
+            Fit::Stretch => (Rectangle::whole(frame), Rectangle::whole(tensor)),
+            Fit::Crop => (Rectangle::middle(frame, tensor), Rectangle::whole(tensor)),
+            Fit::Letterbox => (Rectangle::whole(frame), Rectangle::middle(tensor, frame)),
+        }
+    }
 }
 
 /// One plane to read. The last row may end with its last pixel, short of the stride.

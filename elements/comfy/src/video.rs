@@ -15,6 +15,8 @@ pub(crate) fn format_name(format: PixelFormat) -> &'static str {
         PixelFormat::Nv12 => "NV12",
         PixelFormat::I420 => "I420",
         PixelFormat::Gray8 => "GRAY8",
+        PixelFormat::P010 => "P010_10LE",
+        PixelFormat::Rgbp => "RGBP",
     }
 }
 
@@ -33,6 +35,7 @@ pub(crate) fn image_spec(info: &gst_video::VideoInfo) -> Option<ImageSpec> {
         height: info.height() as usize,
         matrix: match colorimetry.matrix() {
             gst_video::VideoColorMatrix::Bt709 => Matrix::Bt709,
+            gst_video::VideoColorMatrix::Bt2020 => Matrix::Bt2020,
             // Everything else that reaches us in 8 bits is closest to BT.601, GStreamer's own default for SD.
             _ => Matrix::Bt601,
         },

@@ -4,7 +4,9 @@ use super::rows::{join, join_pairs, repack, split};
 use super::scale::{Number, Scale};
 use super::three;
 use super::yuv::FromRgb;
-use crate::tensor::convert::{check_elements, check_image_mut, check_same_size, check_spec, check_tensor, rgb_offsets};
+use crate::tensor::convert::{
+    check_elements, check_format, check_image_mut, check_same_size, check_spec, check_tensor, rgb_offsets,
+};
 use crate::tensor::{
     ChannelOrder, ColorRange, ConvertError, ImageMut, ImageSpec, ImageTensor, PixelFormat, TensorRef, Written,
 };
@@ -28,6 +30,7 @@ impl FromTensor {
     /// [`ConvertError`].
     pub fn new(tensor: ImageTensor, spec: ImageSpec) -> Result<Self, ConvertError> {
         check_spec(&spec)?;
+        check_format(&spec)?;
         check_tensor(&tensor)?;
         check_same_size(&tensor, &spec)?;
         let even_width = spec.width.next_multiple_of(2);

@@ -5,7 +5,7 @@ use super::rows::{join, repack, split, split_pairs};
 use super::scale::{Number, Scale};
 use super::three;
 use super::yuv::{FromRgb, ToRgb};
-use crate::tensor::convert::{check_elements, check_image, check_spec, check_tensor, rgb_offsets};
+use crate::tensor::convert::{check_elements, check_format, check_image, check_spec, check_tensor, rgb_offsets};
 use crate::tensor::{ChannelOrder, ColorRange, ConvertError, Image, ImageSpec, ImageTensor, PixelFormat, TensorMut};
 
 /// Converts frames of one description into image tensors of one description, resizing them if the sizes differ.
@@ -26,6 +26,7 @@ impl IntoTensor {
     /// Prepares a conversion. Fails if a description is not one of a picture; see [`ConvertError`].
     pub fn new(spec: ImageSpec, tensor: ImageTensor) -> Result<Self, ConvertError> {
         check_spec(&spec)?;
+        check_format(&spec)?;
         check_tensor(&tensor)?;
         let (from, to) = ((spec.width, spec.height), (tensor.width, tensor.height));
         Ok(IntoTensor {
@@ -209,12 +210,13 @@ impl FrameRows {
             PixelFormat::Bgr => split::<3>(self.row(image, 0, y), [blue, green, red]),
             PixelFormat::Rgba | PixelFormat::Rgbx => split::<4>(self.row(image, 0, y), [red, green, blue]),
             PixelFormat::Bgra | PixelFormat::Bgrx => split::<4>(self.row(image, 0, y), [blue, green, red]),
-            PixelFormat::Nv12 | PixelFormat::I420 => {
+            // P010 and RGBP are refused by `new`.
+            PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::P010 => {
                 self.read_chroma(image, y / 2);
                 let terms = self.terms.each_ref().map(Vec::as_slice);
                 self.to_rgb.row(self.row(image, 0, y), terms, [red, green, blue]);
             }
-            PixelFormat::Gray8 => {
+            PixelFormat::Gray8 | PixelFormat::Rgbp => {
                 self.gray(image, y, red);
                 green.copy_from_slice(red);
                 blue.copy_from_slice(red);

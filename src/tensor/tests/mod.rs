@@ -197,7 +197,7 @@ fn tensors(width: usize, height: usize) -> Vec<ImageTensor> {
 fn specs(width: usize, height: usize) -> Vec<ImageSpec> {
     let mut all = Vec::new();
     for format in PixelFormat::ALL {
-        for matrix in [Matrix::Bt601, Matrix::Bt709] {
+        for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
             for range in [ColorRange::Full, ColorRange::Limited] {
                 all.push(ImageSpec {
                     format,
@@ -391,11 +391,13 @@ fn rounding_inverts_exactly_where_truncation_is_off_by_one_159_times() {
 
 #[test]
 fn red_and_white_have_the_luma_and_chroma_of_the_standards() {
-    let cases: [(Matrix, [f32; 3], [u8; 3]); 4] = [
+    let cases: [(Matrix, [f32; 3], [u8; 3]); 6] = [
         (Matrix::Bt601, [1.0, 0.0, 0.0], [81, 90, 240]),
         (Matrix::Bt709, [1.0, 0.0, 0.0], [63, 102, 240]),
         (Matrix::Bt601, [1.0, 1.0, 1.0], [235, 128, 128]),
         (Matrix::Bt709, [1.0, 1.0, 1.0], [235, 128, 128]),
+        (Matrix::Bt2020, [1.0, 0.0, 0.0], [74, 97, 240]),
+        (Matrix::Bt2020, [1.0, 1.0, 1.0], [235, 128, 128]),
     ];
     for (matrix, rgb, [y, u, v]) in cases {
         let spec = ImageSpec {

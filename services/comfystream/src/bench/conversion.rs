@@ -32,6 +32,8 @@ fn gst_format(format: PixelFormat) -> VideoFormat {
         PixelFormat::Nv12 => VideoFormat::Nv12,
         PixelFormat::I420 => VideoFormat::I420,
         PixelFormat::Gray8 => VideoFormat::Gray8,
+        PixelFormat::P010 => VideoFormat::P01010le,
+        PixelFormat::Rgbp => VideoFormat::Rgbp,
     }
 }
 
