@@ -6,6 +6,7 @@
 //! - [`batch`]: which frames share one run of the model. The policy behind `comfybatch`.
 //! - [`tensor`]: shapes, dtypes, layouts, images; [`tensor::convert`] is the slow, plainly right conversion
 //!   that every fast one is compared with.
+//! - `cuda`, with the feature of that name: a GPU's streams, memory, and kernels that convert frames there.
 //! - [`engine`]: what an engine is: the trait, the model's manifest, the calibrated `null` engine and ONNX Runtime.
 //! - [`trickle`]: Livepeer's trickle protocol: segments that can be read while they are written. The policy of server,
 //!   publisher and subscriber; with feature `http` also the server and the clients themselves.
@@ -15,6 +16,8 @@
 //! Policies take the time as an argument and answer with `#[must_use]` verdicts; the caller reads the clock.
 
 pub mod batch;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod engine;
 pub mod flight;
 pub mod tensor;
