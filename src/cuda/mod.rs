@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 pub mod device;
+mod foreign;
 pub mod kernels;
 pub mod memory;
 pub mod stream;

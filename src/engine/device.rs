@@ -35,7 +35,7 @@ pub trait DeviceLane: Send {
     fn geometry(&self) -> &Geometry;
 
     /// Queues the conversion of these frames, all of one kind, into the input tensor's first slots. The frames have to
-    /// stay as they are until [`DeviceLane::wait`] has returned; those in main memory are free at once.
+    /// stay as they are until [`DeviceLane::wait`] has returned, those in page-locked memory included.
     fn load(&mut self, spec: &ImageSpec, frames: &[Source<'_>]) -> Result<(), Error>;
 
     /// Queues the model's run on the first `count` images behind the load, and returns as soon as the runtime does.
@@ -51,6 +51,40 @@ pub trait DeviceLane: Send {
     /// The share of image `slot` in output `port`, of a tensor that is no picture, after a store.
     fn output(&self, port: usize, slot: usize) -> TensorRef<'_>;
 
-    /// A handle with which another thread ends the waits for a run.
+    /// A handle with which another thread ends the waits for the engine's turn. What the device has begun, it finishes.
     fn interrupt(&self) -> Arc<dyn Interrupt>;
+
+    /// What there is to say about it, for `stats`.
+    fn report(&self) -> Report;
+}
+
+/// What a lane has done, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Whether runs are recorded once and replayed.
+    pub graphs: Graphs,
+    /// What crossed so far.
+    pub crossings: Crossings,
+}
+
+/// CUDA graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graphs {
+    /// In use: recorded runs gave what plain ones gave, on two different inputs.
+    On,
+    /// Not in use, and why.
+    Off(&'static str),
+}
+
+/// What crossed between main memory and the device, and what was copied besides, since the lane was made. In frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Crossings {
+    /// Read from main memory.
+    pub uploads: u64,
+    /// Written to main memory.
+    pub downloads: u64,
+    /// Copied by the processor on their way, to or from page-locked memory.
+    pub host_copies: u64,
+    /// Copied on the device, because they came in another context.
+    pub device_copies: u64,
 }

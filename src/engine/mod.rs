@@ -4,11 +4,16 @@
 //! tensors of one batch in flight, so that filling one lane overlaps with running another. The element writes frames
 //! into [`Lane::input`], calls [`Lane::run`] on its inference thread and reads [`Lane::output`] on a third.
 
+#[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(any(feature = "ort", test))]
 mod fit;
+#[cfg(feature = "cuda")]
+mod frames;
 pub mod manifest;
 pub mod null;
+#[cfg(feature = "cuda")]
+mod null_device;
 mod open;
 #[cfg(feature = "ort")]
 pub mod ort;
@@ -147,6 +152,22 @@ pub trait Engine: Send + Sync {
     /// Makes the tensors of one batch in flight, and warms up every batch size that the lane will run. Blocks for
     /// as long as that takes; call it before frames flow, off any state-change thread.
     fn lane(&self, request: &LaneRequest) -> Result<Box<dyn Lane>, Error>;
+
+    /// The GPU that it runs on, where its lanes may be in that GPU's memory.
+    #[cfg(feature = "cuda")]
+    fn device(&self) -> Option<Arc<crate::cuda::Device>> {
+        None
+    }
+
+    /// The same as [`Engine::lane`], in the memory of [`Engine::device`], and only where there is one.
+    #[cfg(feature = "cuda")]
+    fn device_lane(&self, request: &LaneRequest) -> Result<Box<dyn device::DeviceLane>, Error> {
+        let LaneRequest { width, height, .. } = request;
+        Err(Error::Setting(format!(
+            "{} runs on the processor and makes no lanes of {width}x{height} on a GPU",
+            self.spec().name
+        )))
+    }
 }
 
 /// The tensors of one batch in flight. Allocates nothing after it was made.

@@ -230,13 +230,39 @@ pub struct DevicePlane {
     pub stride: usize,
 }
 
+/// A handle of somebody else's, which the driver follows in this process's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handle(u64);
+
+impl Handle {
+    /// No handle.
+    pub const NONE: Handle = Handle(0);
+
+    /// A handle by its number.
+    ///
+    /// # Safety
+    ///
+    /// It is what it is used for, and alive for as long as this is used.
+    #[allow(unsafe_code)]
+    pub unsafe fn new(raw: u64) -> Handle {
+        Handle(raw)
+    }
+
+    /// Its number.
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+}
+
 /// A frame in a GPU's memory. Planes that the format lacks are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeviceImage {
     /// In GStreamer's plane order.
     pub planes: [DevicePlane; 3],
-    /// The stream (a `CUstream`) on which its last writer is still at work; 0: it is complete.
-    pub stream: u64,
+    /// The stream (a `CUstream`) on which its last writer is still at work; none: it is complete.
+    pub stream: Handle,
+    /// The context (a `CUcontext`) that the memory belongs to, where that is not the device's primary one.
+    pub context: Handle,
 }
 
 /// Which channel comes first in an image tensor.

@@ -12,7 +12,7 @@ pub use convert::{ConvertError, Written};
 pub use fast::{FromTensor, IntoTensor};
 pub use half::f16;
 pub use image::{
-    ChannelOrder, ColorRange, DeviceImage, DevicePlane, Element, Fit, Image, ImageMut, ImageSpec, ImageTensor, Matrix,
+    ChannelOrder, ColorRange, DeviceImage, DevicePlane, Element, Fit, Handle, Image, ImageMut, ImageSpec, ImageTensor, Matrix,
     PixelFormat, Plane, PlaneMut, Rectangle,
 };
 

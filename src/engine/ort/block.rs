@@ -104,6 +104,14 @@ impl Block {
         );
     }
 
+    /// The first so many bytes.
+    #[cfg(feature = "cuda")]
+    pub(super) fn bytes(&self, len: usize) -> &[u8] {
+        assert!(len <= self.len * self.dtype.size(), "{len} bytes of {}", self.len);
+        // SAFETY: in bounds, as just asserted, and initialised; nobody writes while the block is borrowed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>(), len) }
+    }
+
     /// Copies image `from` to each slot of `to`.
     pub(super) fn repeat(&mut self, from: usize, to: std::ops::Range<usize>) {
         let bytes = self.share * self.dtype.size();

@@ -1,6 +1,8 @@
 //! Models by way of ONNX Runtime, which is found at run time: nothing of it is needed to build.
 
 mod block;
+#[cfg(feature = "cuda")]
+mod device;
 mod exit;
 mod lane;
 mod library;
@@ -111,6 +113,8 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
             on_cpu: opened.provider == Provider::Cpu,
             session: Mutex::new(opened.session),
             turn: Arc::default(),
+            #[cfg(feature = "cuda")]
+            side: opened.side,
         }),
     }))
 }
@@ -160,6 +164,9 @@ struct Shared {
     session: Mutex<exit::Owned<Session>>,
     /// To be held before the session is locked: waiting for it can be interrupted.
     turn: Arc<Turn>,
+    /// After the session, which works on its stream.
+    #[cfg(feature = "cuda")]
+    side: Option<device::Side>,
 }
 
 impl Shared {
@@ -184,6 +191,17 @@ impl Engine for Model {
     fn lane(&self, request: &LaneRequest) -> Result<Box<dyn Lane>, Error> {
         request.check()?;
         Ok(Box::new(lane::OrtLane::new(self.shared.clone(), request)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device(&self) -> Option<Arc<crate::cuda::Device>> {
+        self.shared.side.as_ref().map(|side| side.device.clone())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device_lane(&self, request: &LaneRequest) -> Result<Box<dyn super::device::DeviceLane>, Error> {
+        request.check()?;
+        Ok(Box::new(device::OrtDeviceLane::new(self.shared.clone(), request)?))
     }
 }
 

@@ -40,6 +40,9 @@ impl Provider {
 pub(super) struct Opened {
     pub(super) session: Owned<Session>,
     pub(super) provider: Provider,
+    /// The GPU's side of it.
+    #[cfg(feature = "cuda")]
+    pub(super) side: Option<super::device::Side>,
     /// One line for `stats`.
     pub(super) runtime: String,
 }
@@ -74,6 +77,8 @@ pub(super) fn open(runtime: &Runtime, request: &OpenRequest, name: &str) -> Resu
                 return Ok(Opened {
                     session,
                     provider: *provider,
+                    #[cfg(feature = "cuda")]
+                    side: None,
                     runtime: line,
                 });
             }
