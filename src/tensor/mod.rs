@@ -12,8 +12,8 @@ pub use convert::{ConvertError, Written};
 pub use fast::{FromTensor, IntoTensor};
 pub use half::f16;
 pub use image::{
-    ChannelOrder, ColorRange, DeviceImage, DevicePlane, Element, Fit, Handle, Image, ImageMut, ImageSpec, ImageTensor, Matrix,
-    PixelFormat, Plane, PlaneMut, Rectangle,
+    ChannelOrder, ColorRange, DeviceImage, DevicePlane, Element, Fit, Handle, Image, ImageMut, ImageSpec, ImageTensor,
+    Matrix, PixelFormat, Plane, PlaneMut, Rectangle,
 };
 
 /// Element type of a tensor. Image tensors use the first three; the others appear in non-image outputs.

@@ -54,7 +54,9 @@ impl Drop for Stream {
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gpu").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("Gpu")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
     }
 }
 

@@ -115,8 +115,9 @@ impl Streams {
 
 fn open(file: &str) -> Result<Library, String> {
     // SAFETY: GStreamer's libraries do nothing when loaded but register their statics.
-    unsafe { Library::new(file) }
-        .map_err(|error| format!("{file} cannot be loaded ({error}); it comes with GStreamer's plugins-bad, 1.22 or later"))
+    unsafe { Library::new(file) }.map_err(|error| {
+        format!("{file} cannot be loaded ({error}); it comes with GStreamer's plugins-bad, 1.22 or later")
+    })
 }
 
 /// # Safety
@@ -168,7 +169,10 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let source = folder.join(format!("{name}-{}.c", std::process::id()));
         let file = source.with_extension("so");
-        let text: String = symbols.iter().map(|symbol| format!("void {symbol}(void) {{}}\n")).collect();
+        let text: String = symbols
+            .iter()
+            .map(|symbol| format!("void {symbol}(void) {{}}\n"))
+            .collect();
         std::fs::write(&source, text).unwrap();
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])

@@ -50,14 +50,24 @@ pub(super) enum Reach {
 }
 
 impl Side {
-    pub(super) fn new(device: Arc<Device>, compute: Stream, can_record: bool, reach: Reach) -> Self {
-        Self {
-            device,
-            compute,
-            can_record,
-            reach,
-            graphs: AtomicU8::new(UNKNOWN),
-        }
+    /// The GPU of this number, with a stream for a session, or why there is none.
+    pub(super) fn open(ordinal: u32, reach: Reach) -> Result<Self, String> {
+        let open = || -> Result<Self, crate::cuda::Error> {
+            let device = Device::open(ordinal as usize)?;
+            Ok(Self {
+                compute: Stream::new(&device)?,
+                device,
+                can_record: false,
+                reach,
+                graphs: AtomicU8::new(UNKNOWN),
+            })
+        };
+        open().map_err(|error| error.to_string())
+    }
+
+    /// Hands the stream to a provider's settings, as ONNX Runtime wants it.
+    pub(super) fn with_stream<P>(&self, provider: P, set: impl FnOnce(P, *mut ()) -> P) -> P {
+        set(provider, self.compute.raw() as *mut ())
     }
 }
 
@@ -178,7 +188,10 @@ impl OrtDeviceLane {
     }
 
     fn side(&self) -> &Side {
-        self.shared.side.as_ref().expect("a lane is made only where there is one")
+        self.shared
+            .side
+            .as_ref()
+            .expect("a lane is made only where there is one")
     }
 
     fn bind(&self, first: usize, size: usize) -> Result<Run, Error> {
@@ -427,7 +440,12 @@ impl DeviceLane for OrtDeviceLane {
     }
 
     fn load(&mut self, spec: &ImageSpec, frames: &[Source<'_>]) -> Result<(), Error> {
-        assert!(frames.len() <= self.capacity, "{} frames in a batch of {}", frames.len(), self.capacity);
+        assert!(
+            frames.len() <= self.capacity,
+            "{} frames in a batch of {}",
+            frames.len(),
+            self.capacity
+        );
         self.loaded = frames.len();
         let (_, filled) = self.plan(frames.len());
         let (tensor, address) = (self.geometry.input, self.input.address());
@@ -435,7 +453,11 @@ impl DeviceLane for OrtDeviceLane {
     }
 
     fn run(&mut self, count: usize) -> Result<(), Error> {
-        assert!(count <= self.loaded, "{count} images of {} that were loaded", self.loaded);
+        assert!(
+            count <= self.loaded,
+            "{count} images of {} that were loaded",
+            self.loaded
+        );
         let _call = exit::enter(Some(self.stop.clone()))?;
         let (runs, _) = self.plan(count);
         let recorded = self.graphs == Graphs::On;
@@ -500,7 +522,11 @@ impl OrtDeviceLane {
             brought.map_err(|error| failed(&name, &error))?;
         }
         match any {
-            true => self.frames.stream().synchronize().map_err(|error| failed(&name, &error)),
+            true => self
+                .frames
+                .stream()
+                .synchronize()
+                .map_err(|error| failed(&name, &error)),
             false => Ok(()),
         }
     }

@@ -1,9 +1,12 @@
 //! Sessions: providers, options, and what a loaded model declares.
+#![allow(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use ::ort::ep::ExecutionProvider as _;
 use ::ort::ep::cuda::ConvAlgorithmSearch;
 use ::ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ::ort::logging::LogLevel;
@@ -11,6 +14,8 @@ use ::ort::session::Session;
 use ::ort::session::builder::{GraphOptimizationLevel, LoadCanceler, SessionBuilder};
 use ::ort::value::{Outlet, TensorElementType, ValueType};
 
+#[cfg(feature = "cuda")]
+use super::device::{Reach, Side};
 use super::exit::{self, End, Owned};
 use super::library::{self, Runtime, text};
 use crate::engine::fit::Declared;
@@ -42,7 +47,7 @@ pub(super) struct Opened {
     pub(super) provider: Provider,
     /// The GPU's side of it.
     #[cfg(feature = "cuda")]
-    pub(super) side: Option<super::device::Side>,
+    pub(super) side: Option<Side>,
     /// One line for `stats`.
     pub(super) runtime: String,
 }
@@ -61,7 +66,7 @@ pub(super) fn open(runtime: &Runtime, request: &OpenRequest, name: &str) -> Resu
     for provider in wanted {
         library::take_warning();
         match attempt(runtime, request, path, *provider) {
-            Ok(session) => {
+            Ok(made) => {
                 let mut line = format!("ONNX Runtime {} on {}", runtime.version, provider.nick());
                 line.push_str(&match provider {
                     Provider::Cpu => format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }),
@@ -75,10 +80,10 @@ pub(super) fn open(runtime: &Runtime, request: &OpenRequest, name: &str) -> Resu
                     line.push_str(&format!("; warning: {warning}"));
                 }
                 return Ok(Opened {
-                    session,
+                    session: made.session,
                     provider: *provider,
                     #[cfg(feature = "cuda")]
-                    side: None,
+                    side: made.side,
                     runtime: line,
                 });
             }
@@ -125,11 +130,70 @@ fn threads(request: &OpenRequest) -> usize {
     }
 }
 
-fn attempt(
+/// A session, and the GPU's side of it.
+struct Made {
+    session: Owned<Session>,
+    #[cfg(feature = "cuda")]
+    side: Option<Side>,
+}
+
+#[cfg(not(feature = "cuda"))]
+fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Made, String> {
+    let session = commit(runtime, path, || providers(request, provider), request)?;
+    Ok(Made { session })
+}
+
+#[cfg(feature = "cuda")]
+fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Made, String> {
+    #[cfg(feature = "sim")]
+    if let (Provider::Cuda, Some(offset)) = (provider, crate::cuda::sim::shadow()) {
+        let side = Side::open(request.device, Reach::Shadow(offset))?;
+        let session = commit(runtime, path, || None, request)?;
+        return Ok(Made {
+            session,
+            side: Some(side),
+        });
+    }
+    let runs_on_a_gpu = match provider {
+        Provider::Cpu => false,
+        Provider::Cuda => CUDA::is_available().unwrap_or(false),
+        Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
+    };
+    let Some(mut side) = runs_on_a_gpu
+        .then(|| Side::open(request.device, Reach::Device))
+        .transpose()?
+    else {
+        let session = commit(runtime, path, || providers(request, provider, None, false), request)?;
+        return Ok(Made { session, side: None });
+    };
+    // Runs can be recorded only where the provider does all of the model, which it says by failing.
+    if provider == Provider::Cuda {
+        let recorded = || providers(request, provider, Some(&side), true);
+        if let Ok(session) = commit(runtime, path, recorded, request) {
+            side.can_record = true;
+            return Ok(Made {
+                session,
+                side: Some(side),
+            });
+        }
+    }
+    let session = commit(
+        runtime,
+        path,
+        || providers(request, provider, Some(&side), false),
+        request,
+    )?;
+    Ok(Made {
+        session,
+        side: Some(side),
+    })
+}
+
+fn commit(
     runtime: &Runtime,
-    request: &OpenRequest,
     path: &Path,
-    provider: Provider,
+    providers: impl FnOnce() -> Option<Vec<ExecutionProviderDispatch>>,
+    request: &OpenRequest,
 ) -> Result<Owned<Session>, String> {
     // ort panics on types that it does not know, and what a file holds is not ours to trust.
     let enter = |end| exit::enter(end).map_err(|error| error.to_string());
@@ -137,7 +201,7 @@ fn attempt(
         let _call = enter(None)?;
         let mut builder = builder(runtime, request)?;
         // Each one by itself must work or say why: the default is to go on without it in silence.
-        if let Some(providers) = providers(request, provider) {
+        if let Some(providers) = providers() {
             builder = builder.with_execution_providers(providers).map_err(text)?;
         }
         let _load = enter(Some(Arc::new(Load(builder.canceler()))))?;
@@ -175,19 +239,38 @@ fn builder(runtime: &Runtime, request: &OpenRequest) -> Result<SessionBuilder, S
     builder.with_log_level(LogLevel::Warning).map_err(text)
 }
 
-fn providers(request: &OpenRequest, provider: Provider) -> Option<Vec<ExecutionProviderDispatch>> {
+fn providers(
+    request: &OpenRequest,
+    provider: Provider,
+    #[cfg(feature = "cuda")] side: Option<&Side>,
+    #[cfg(feature = "cuda")] recorded: bool,
+) -> Option<Vec<ExecutionProviderDispatch>> {
     let device = i32::try_from(request.device).unwrap_or(i32::MAX);
     // The default search measures every algorithm at the first batch of each size, which takes seconds.
     let cuda = CUDA::default()
         .with_device_id(device)
         .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-        .with_tf32(request.precision != Precision::Fp32)
-        .build()
-        .error_on_failure();
+        .with_tf32(request.precision != Precision::Fp32);
+    #[cfg(feature = "cuda")]
+    let cuda = match side {
+        Some(side) => side.with_stream(cuda.with_cuda_graph(recorded), |ep, stream| {
+            // SAFETY: the stream lives in the side, which is dropped after the session.
+            unsafe { ep.with_compute_stream(stream) }
+        }),
+        None => cuda,
+    };
+    let cuda = cuda.build().error_on_failure();
     let tensorrt = || {
         let mut ep = TensorRT::default()
             .with_device_id(device)
             .with_fp16(request.precision == Precision::Fp16);
+        #[cfg(feature = "cuda")]
+        if let Some(side) = side {
+            ep = side.with_stream(ep, |ep, stream| {
+                // SAFETY: as above.
+                unsafe { ep.with_compute_stream(stream) }
+            });
+        }
         if let Some(folder) = &request.cache {
             let folder = folder.display();
             ep = ep.with_engine_cache(true).with_engine_cache_path(&folder);
