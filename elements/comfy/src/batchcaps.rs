@@ -95,10 +95,27 @@ pub fn batch_template() -> gst::Caps {
     of_frames(&frame_template(), None)
 }
 
-/// Batches whose frames comfyinfer converts: the formats of [`PixelFormat`] in system memory.
+/// Batches whose frames comfyinfer converts on the processor: the formats of [`PixelFormat::ALL`] in main memory.
 pub fn infer_template() -> gst::Caps {
-    let formats = gst::List::new(PixelFormat::ALL.map(crate::video::format_name));
+    converted(&PixelFormat::ALL, MEMORY_SYSTEM)
+}
+
+/// Batches whose frames comfyinfer converts on a GPU: the formats of [`PixelFormat::DEVICE`], there and in main memory.
+pub fn device_template() -> gst::Caps {
+    // GStreamer 1.22 ends the process when it is asked for gray frames in CUDA memory.
+    let there: Vec<PixelFormat> = PixelFormat::DEVICE
+        .into_iter()
+        .filter(|format| *format != PixelFormat::Gray8)
+        .collect();
+    let mut caps = converted(&there, crate::devicememory::FEATURE);
+    caps.merge(converted(&PixelFormat::DEVICE, MEMORY_SYSTEM));
+    caps
+}
+
+fn converted(formats: &[PixelFormat], memory: &str) -> gst::Caps {
+    let formats = gst::List::new(formats.iter().map(|format| crate::video::format_name(*format)));
     let frames = gst::Caps::builder("video/x-raw")
+        .features([memory])
         .field("format", formats)
         .field("width", gst::IntRange::new(1, 16384))
         .field("height", gst::IntRange::new(1, 16384))

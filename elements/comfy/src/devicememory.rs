@@ -60,6 +60,34 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
+/// Which memory frames are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Memory {
+    /// Main memory.
+    #[default]
+    System,
+    /// A GPU's.
+    Cuda,
+}
+
+impl Memory {
+    /// Of fixed caps, of frames or of batches.
+    pub(crate) fn of(caps: &gst::CapsRef) -> Self {
+        match caps.features(0).is_some_and(|features| features.contains(FEATURE)) {
+            true => Memory::Cuda,
+            false => Memory::System,
+        }
+    }
+
+    /// For `stats`: the name that caps give it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Memory::System => "SystemMemory",
+            Memory::Cuda => "CUDAMemory",
+        }
+    }
+}
+
 /// What is done with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {

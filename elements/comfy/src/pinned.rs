@@ -36,7 +36,7 @@ pub(crate) fn pool(
     let pool = gst_video::VideoBufferPool::new();
     let mut config = pool.config();
     config.set_params(Some(frames), size, min, 0);
-    config.set_allocator(Some(allocator.upcast_ref()), None);
+    config.set_allocator(Some(allocator.upcast_ref::<gst::Allocator>()), None);
     config.add_option("GstBufferPoolOptionVideoMeta");
     pool.set_config(config)?;
     Ok(pool.upcast())

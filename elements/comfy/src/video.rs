@@ -21,7 +21,8 @@ pub(crate) fn format_name(format: PixelFormat) -> &'static str {
 }
 
 fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
-    PixelFormat::ALL
+    // These are all there are; what is converted in main memory is among them.
+    PixelFormat::DEVICE
         .into_iter()
         .find(|f| format_name(*f) == format.to_str())
 }
