@@ -13,7 +13,7 @@ use gst::subclass::prelude::*;
 
 glib::wrapper! {
     /// An allocator of page-locked memory.
-    pub(crate) struct PinnedAllocator(ObjectSubclass<imp::PinnedAllocator>) @extends gst::Allocator, gst::Object;
+    pub struct PinnedAllocator(ObjectSubclass<imp::PinnedAllocator>) @extends gst::Allocator, gst::Object;
 }
 
 impl PinnedAllocator {
