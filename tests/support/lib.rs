@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod browser;
 pub mod frames;
+pub mod gpu;
 pub mod models;
 pub mod passport;
 pub mod peer;
