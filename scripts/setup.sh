@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Fetches what a build or a test run needs. Says what and why before it fetches, is silent when nothing is missing.
 #
-#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers] [browser] [webpeers]
+#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers] [browser] [webpeers] [nvrtc]
 #                                                                             (default: packages onnxruntime)
 #
-# The last three are for tests alone, `browser` for `make screenshots`, too: a Chromium, node, and what drives them.
+# The last four are for tests alone, `browser` for `make screenshots`, too: a Chromium, node, and what drives them.
 #
 # Everything but the Debian packages goes into ./.work and disappears with `make clean`.
 # COMFY_SKIP_APT=1 skips the Debian packages, for other systems: see scripts/packages.txt for what is needed.
@@ -120,6 +120,22 @@ onnxruntime() {
   mark_done onnxruntime "$key"
 }
 
+# Compiles src/cuda/kernels/frames.cu, for a test; what it writes is committed, and nothing else needs it.
+nvrtc() {
+  local key file
+  if [ "$(uname -s)" != Linux ] || [ "$(uname -m)" != x86_64 ]; then return; fi
+  key=$(hash_of "$(cat scripts/nvrtc.txt)")
+  is_done nvrtc "$key" && [ -f "$work/nvrtc/libnvrtc.so.12" ] && return
+  say "fetching NVRTC, the compiler of the CUDA kernels, for a test (23 MB, NVIDIA's licence, $(grep -o '==[0-9.]*' scripts/nvrtc.txt | tr -d =))"
+  bare_venv
+  file=$(wheel scripts/nvrtc.txt manylinux1_x86_64)
+  rm -rf "$work/nvrtc"
+  mkdir -p "$work/nvrtc"
+  unzip -q -o -j "$file" 'nvidia/cuda_nvrtc/lib/libnvrtc*.so.*' '*.dist-info/License.txt' -d "$work/nvrtc"
+  rm -rf "$work/download"
+  mark_done nvrtc "$key"
+}
+
 python() {
   local key
   bare_venv
@@ -209,7 +225,7 @@ if command -v flock >/dev/null; then exec 9> "$work/setup.lock"; flock 9; fi
 for part in "$@"; do
   case $part in
     packages) packages; rust ;;
-    onnxruntime | python | pictures | peers | browser | webpeers) "$part" ;;
-    *) stop "unknown part '$part': packages, onnxruntime, python, pictures, peers, browser or webpeers" ;;
+    onnxruntime | python | pictures | peers | browser | webpeers | nvrtc) "$part" ;;
+    *) stop "unknown part '$part': packages, onnxruntime, python, pictures, peers, browser, webpeers or nvrtc" ;;
   esac
 done

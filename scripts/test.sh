@@ -37,6 +37,7 @@ tests() {
   scripts/setup.sh peers
   scripts/setup.sh browser
   scripts/setup.sh webpeers
+  scripts/setup.sh nvrtc
   # Filled before warnings become fatal: a third-party plugin that cannot load here is none of our business.
   gst-inspect-1.0 > /dev/null 2>&1
   G_DEBUG=fatal-warnings cargo test --workspace --locked

@@ -15,7 +15,11 @@ pub mod device;
 mod foreign;
 pub mod kernels;
 pub mod memory;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 use cudarc::driver::sys::CUresult;
 

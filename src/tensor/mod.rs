@@ -6,7 +6,7 @@ pub mod convert;
 pub mod fast;
 pub mod image;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use convert::{ConvertError, Written};
 pub use fast::{FromTensor, IntoTensor};

@@ -9,14 +9,14 @@ const BYTE: f32 = 1.0 / 255.0;
 
 /// A frame of noise, whose padding is recognisable.
 #[derive(Clone, PartialEq, Debug)]
-struct Frame {
-    spec: ImageSpec,
-    planes: [Vec<u8>; 3],
-    strides: [usize; 3],
+pub(crate) struct Frame {
+    pub(crate) spec: ImageSpec,
+    pub(crate) planes: [Vec<u8>; 3],
+    pub(crate) strides: [usize; 3],
 }
 
 impl Frame {
-    fn noise(spec: ImageSpec, padding: usize) -> Frame {
+    pub(crate) fn noise(spec: ImageSpec, padding: usize) -> Frame {
         let mut noise = Noise(spec.width as u64 * 77 + spec.height as u64);
         let mut frame = Frame {
             spec,
@@ -33,7 +33,7 @@ impl Frame {
         frame
     }
 
-    fn filled(spec: ImageSpec, bytes: [&[u8]; 3]) -> Frame {
+    pub(crate) fn filled(spec: ImageSpec, bytes: [&[u8]; 3]) -> Frame {
         let strides = [0, 1, 2].map(|plane| match plane < spec.format.planes() {
             true => spec.format.plane_size(plane, spec.width, spec.height).1,
             false => 0,
@@ -45,7 +45,7 @@ impl Frame {
         }
     }
 
-    fn image(&self) -> Image<'_> {
+    pub(crate) fn image(&self) -> Image<'_> {
         Image {
             planes: [0, 1, 2].map(|i| Plane {
                 data: &self.planes[i],
@@ -54,7 +54,7 @@ impl Frame {
         }
     }
 
-    fn image_mut(&mut self) -> ImageMut<'_> {
+    pub(crate) fn image_mut(&mut self) -> ImageMut<'_> {
         let [a, b, c] = &mut self.planes;
         let mut strides = self.strides.into_iter();
         ImageMut {
@@ -66,10 +66,10 @@ impl Frame {
     }
 }
 
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -80,14 +80,14 @@ impl Noise {
 
 /// Elements of whichever type.
 #[derive(Clone, Debug)]
-enum Elements {
+pub(crate) enum Elements {
     U8(Vec<u8>),
     F16(Vec<f16>),
     F32(Vec<f32>),
 }
 
 impl Elements {
-    fn new(dtype: DType, len: usize) -> Elements {
+    pub(crate) fn new(dtype: DType, len: usize) -> Elements {
         match dtype {
             DType::F16 => Elements::F16(vec![f16::ZERO; len]),
             DType::F32 => Elements::F32(vec![0.0; len]),
@@ -96,7 +96,7 @@ impl Elements {
     }
 
     /// Values a model may give: mostly inside the range, some beyond both its ends.
-    fn noise(tensor: &ImageTensor) -> Elements {
+    pub(crate) fn noise(tensor: &ImageTensor) -> Elements {
         let mut noise = Noise(tensor.len() as u64);
         let channels = tensor.order.channels();
         let values: Vec<f32> = (0..tensor.len())
@@ -117,7 +117,7 @@ impl Elements {
         }
     }
 
-    fn get(&self) -> TensorRef<'_> {
+    pub(crate) fn get(&self) -> TensorRef<'_> {
         match self {
             Elements::U8(v) => TensorRef::U8(v),
             Elements::F16(v) => TensorRef::F16(v),
@@ -125,7 +125,7 @@ impl Elements {
         }
     }
 
-    fn get_mut(&mut self) -> TensorMut<'_> {
+    pub(crate) fn get_mut(&mut self) -> TensorMut<'_> {
         match self {
             Elements::U8(v) => TensorMut::U8(v),
             Elements::F16(v) => TensorMut::F16(v),
@@ -133,7 +133,7 @@ impl Elements {
         }
     }
 
-    fn values(&self) -> Vec<f32> {
+    pub(crate) fn values(&self) -> Vec<f32> {
         match self {
             Elements::U8(v) => v.iter().copied().map(f32::from).collect(),
             Elements::F16(v) => v.iter().copied().map(f32::from).collect(),
@@ -142,7 +142,7 @@ impl Elements {
     }
 }
 
-fn spec(format: PixelFormat, width: usize, height: usize) -> ImageSpec {
+pub(crate) fn spec(format: PixelFormat, width: usize, height: usize) -> ImageSpec {
     ImageSpec {
         format,
         width,
@@ -152,7 +152,7 @@ fn spec(format: PixelFormat, width: usize, height: usize) -> ImageSpec {
     }
 }
 
-fn tensor(dtype: DType, order: ChannelOrder, width: usize, height: usize) -> ImageTensor {
+pub(crate) fn tensor(dtype: DType, order: ChannelOrder, width: usize, height: usize) -> ImageTensor {
     let scale = if dtype == DType::U8 { 1.0 } else { BYTE };
     ImageTensor {
         dtype,
@@ -165,12 +165,12 @@ fn tensor(dtype: DType, order: ChannelOrder, width: usize, height: usize) -> Ima
     }
 }
 
-fn is_rgb(format: PixelFormat) -> bool {
+pub(crate) fn is_rgb(format: PixelFormat) -> bool {
     !format.is_yuv() && format != PixelFormat::Gray8
 }
 
 /// Every tensor description worth telling apart, of one size.
-fn tensors(width: usize, height: usize) -> Vec<ImageTensor> {
+pub(crate) fn tensors(width: usize, height: usize) -> Vec<ImageTensor> {
     let mut all = Vec::new();
     for order in [ChannelOrder::Rgb, ChannelOrder::Bgr, ChannelOrder::Gray] {
         for dtype in [DType::U8, DType::F16, DType::F32] {
@@ -194,7 +194,7 @@ fn tensors(width: usize, height: usize) -> Vec<ImageTensor> {
 }
 
 /// Every colour description that the format tells apart, of one size.
-fn specs(width: usize, height: usize) -> Vec<ImageSpec> {
+pub(crate) fn specs(width: usize, height: usize) -> Vec<ImageSpec> {
     let mut all = Vec::new();
     for format in PixelFormat::ALL {
         for matrix in [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020] {
@@ -213,7 +213,7 @@ fn specs(width: usize, height: usize) -> Vec<ImageSpec> {
 }
 
 /// The largest difference of two tensors, in bytes.
-fn tensor_difference(tensor: &ImageTensor, a: &Elements, b: &Elements) -> f32 {
+pub(crate) fn tensor_difference(tensor: &ImageTensor, a: &Elements, b: &Elements) -> f32 {
     let channels = tensor.order.channels();
     let scale = |i: usize| {
         tensor.scale[if tensor.planar {
@@ -226,7 +226,7 @@ fn tensor_difference(tensor: &ImageTensor, a: &Elements, b: &Elements) -> f32 {
     pairs.map(|(i, (a, b))| ((a - b) / scale(i)).abs()).fold(0.0, f32::max)
 }
 
-fn frame_difference(a: &Frame, b: &Frame) -> u8 {
+pub(crate) fn frame_difference(a: &Frame, b: &Frame) -> u8 {
     let bytes = a.planes.iter().flatten().zip(b.planes.iter().flatten());
     bytes.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
 }
