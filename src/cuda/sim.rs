@@ -54,10 +54,20 @@ pub struct Counters {
     pub retained: u64,
 }
 
+static LOADED: OnceLock<Result<Sim, String>> = OnceLock::new();
+
+/// How far the memory of the simulated device is from its addresses, if there is one in this process: what stands for a
+/// provider that runs on the device reads and writes it there.
+pub fn shadow() -> Option<usize> {
+    let sim = LOADED.get()?.as_ref().ok()?;
+    // SAFETY: the function's type is that of the source.
+    let offset = unsafe { sim.function::<unsafe extern "C" fn() -> u64>(c"sim_shadow")() };
+    usize::try_from(offset).ok()
+}
+
 /// Compiles the driver into a folder, which may be removed afterwards, and loads it. Only the first call in a process
 /// does anything.
 pub fn load(folder: &Path) -> Result<&'static Sim, String> {
-    static LOADED: OnceLock<Result<Sim, String>> = OnceLock::new();
     LOADED.get_or_init(|| build(folder)).as_ref().map_err(Clone::clone)
 }
 

@@ -277,6 +277,16 @@ API int cuMemFreeHost(void *data) {
     return leave(failed);
 }
 
+static int is_pinned(u64 address, size_t bytes) {
+    struct allocation *a;
+    for (a = pinned; a; a = a->next) {
+        if (address >= a->address && address + bytes <= a->address + a->bytes) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 API int cuPointerGetAttribute(void *data, int attribute, u64 address) {
     struct allocation *a;
     int failed = enter();
@@ -284,6 +294,10 @@ API int cuPointerGetAttribute(void *data, int attribute, u64 address) {
         return leave(failed);
     }
     a = allocation_of(address, 1);
+    if (!a && attribute == 2 && is_pinned(address, 1)) {
+        *(int *)data = 1;
+        return leave(OK);
+    }
     if (!a) {
         return leave(INVALID_VALUE);
     }
@@ -294,16 +308,6 @@ API int cuPointerGetAttribute(void *data, int attribute, u64 address) {
     case 9: *(int *)data = 0; return leave(OK);
     default: return leave(NOT_SUPPORTED);
     }
-}
-
-static int is_pinned(u64 address, size_t bytes) {
-    struct allocation *a;
-    for (a = pinned; a; a = a->next) {
-        if (address >= a->address && address + bytes <= a->address + a->bytes) {
-            return 1;
-        }
-    }
-    return 0;
 }
 
 static int copy(struct side from, struct side to, size_t width, size_t height, void *handle, int wait) {
@@ -395,6 +399,19 @@ static int copy_2d(const struct copy_2d *what, void *stream, int wait) {
     int failed = end_of(&what->from, what->width, &from);
     failed = failed ? failed : end_of(&what->to, what->width, &to);
     return failed ? failed : copy(from, to, what->width, what->height, stream, wait);
+}
+
+struct peer_end { size_t x, y, z, level; int type; const void *host; u64 device; void *array, *context; size_t pitch, height; };
+struct peer_copy { struct peer_end from, to; size_t width, height, depth; };
+
+API int cuMemcpy3DPeerAsync(const struct peer_copy *what, void *stream) {
+    const struct peer_end *from = &what->from, *to = &what->to;
+    int placed = from->x || from->y || from->z || to->x || to->y || to->z;
+    if (what->depth != 1 || placed || from->type != 2 || to->type != 2 || !from->context || !to->context) {
+        return NOT_SUPPORTED;
+    }
+    return copy((struct side){1, from->device, from->pitch}, (struct side){1, to->device, to->pitch}, what->width,
+                what->height, stream, 0);
 }
 
 API int cuMemcpy2DAsync_v2(const struct copy_2d *what, void *stream) { return copy_2d(what, stream, 0); }
@@ -730,6 +747,9 @@ API void sim_fail_after(long launches, long refused, long allocated) {
 }
 
 /* Bytes of a kernel's parameters; 0: there is no such kernel. */
+/* How far the shadow of device memory is from its addresses. */
+API u64 sim_shadow(void) { return ARENA; }
+
 API size_t sim_parameters(const char *name) {
     const struct function *function = function_named(name);
     return function ? function->bytes : 0;
