@@ -19,7 +19,7 @@ pub mod memory;
 pub mod sim;
 pub mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use cudarc::driver::sys::CUresult;
 

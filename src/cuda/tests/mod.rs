@@ -6,10 +6,12 @@ mod ptx;
 
 use std::sync::Arc;
 
+use cudarc::driver::sys;
+
 use super::sim::{self, Sim, Turn};
 use super::{Device, DeviceBuffer, Pinned, Stream};
 use crate::tensor::tests::{Elements, Frame};
-use crate::tensor::{DType, DeviceImage, DevicePlane, f16};
+use crate::tensor::{DType, DeviceImage, DevicePlane, Handle, f16};
 
 /// The simulated driver, compiled by whichever test comes first.
 fn driver() -> &'static Sim {
@@ -18,14 +20,14 @@ fn driver() -> &'static Sim {
 }
 
 /// A device, and the turn at it. Fields are dropped in this order: the turn ends last.
-struct Rig {
-    stream: Stream,
-    device: Arc<Device>,
-    turn: Turn,
+pub(crate) struct Rig {
+    pub(crate) stream: Stream,
+    pub(crate) device: Arc<Device>,
+    pub(crate) turn: Turn,
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub(crate) fn new() -> Rig {
         let turn = driver().turn();
         let device = Device::open(0).unwrap();
         Rig {
@@ -36,7 +38,7 @@ impl Rig {
     }
 
     /// Bytes on the device.
-    fn put(&self, bytes: &[u8]) -> DeviceBuffer {
+    pub(crate) fn put(&self, bytes: &[u8]) -> DeviceBuffer {
         let mut pinned = Pinned::for_upload(&self.device, bytes.len()).unwrap();
         pinned.as_mut_slice().copy_from_slice(bytes);
         let buffer = DeviceBuffer::new(&self.device, bytes.len()).unwrap();
@@ -46,7 +48,7 @@ impl Rig {
     }
 
     /// All bytes of a buffer.
-    fn get(&self, buffer: &DeviceBuffer) -> Vec<u8> {
+    pub(crate) fn get(&self, buffer: &DeviceBuffer) -> Vec<u8> {
         let mut pinned = Pinned::for_download(&self.device, buffer.len()).unwrap();
         self.stream
             .download(buffer.address(), &mut pinned, 0..buffer.len())
@@ -55,7 +57,7 @@ impl Rig {
         pinned.as_slice().to_vec()
     }
 
-    fn put_frame(&self, frame: &Frame) -> DeviceFrame {
+    pub(crate) fn put_frame(&self, frame: &Frame) -> DeviceFrame {
         let planes = frame.spec.format.planes();
         let buffers: Vec<_> = frame.planes[..planes].iter().map(|plane| self.put(plane)).collect();
         let mut image = DeviceImage::default();
@@ -68,7 +70,7 @@ impl Rig {
         DeviceFrame { image, buffers }
     }
 
-    fn get_frame(&self, frame: &DeviceFrame, like: &Frame) -> Frame {
+    pub(crate) fn get_frame(&self, frame: &DeviceFrame, like: &Frame) -> Frame {
         let mut out = like.clone();
         for (plane, buffer) in frame.buffers.iter().enumerate() {
             out.planes[plane] = self.get(buffer);
@@ -78,8 +80,8 @@ impl Rig {
 }
 
 /// A frame on the device, each plane an allocation of its own, so that a byte beyond it fails.
-struct DeviceFrame {
-    image: DeviceImage,
+pub(crate) struct DeviceFrame {
+    pub(crate) image: DeviceImage,
     buffers: Vec<DeviceBuffer>,
 }
 
@@ -88,5 +90,72 @@ fn elements(dtype: DType, bytes: &[u8]) -> Elements {
         DType::F16 => Elements::F16(bytes.as_chunks().0.iter().map(|b| f16::from_ne_bytes(*b)).collect()),
         DType::F32 => Elements::F32(bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()),
         _ => Elements::U8(bytes.to_vec()),
+    }
+}
+
+/// A context beside the primary one, as GStreamer's elements make where nobody stops them.
+pub(crate) struct OtherContext {
+    raw: sys::CUcontext,
+    allocations: std::cell::RefCell<Vec<u64>>,
+}
+
+/// A frame in it.
+pub(crate) struct ForeignFrame {
+    pub(crate) image: DeviceImage,
+}
+
+impl Rig {
+    pub(crate) fn other_context(&self) -> OtherContext {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the handle is written to a local variable; the context is made current, and taken off again.
+        unsafe {
+            sys::cuCtxCreate_v2(&mut raw, 0, 0).result().unwrap();
+            sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()).result().unwrap();
+        }
+        OtherContext {
+            raw,
+            allocations: std::cell::RefCell::default(),
+        }
+    }
+}
+
+impl OtherContext {
+    pub(crate) fn put_frame(&self, rig: &Rig, frame: &Frame) -> ForeignFrame {
+        let mut image = DeviceImage {
+            // SAFETY: the context lives in `self`, which outlives the frame in these tests.
+            context: unsafe { Handle::new(self.raw as u64) },
+            ..DeviceImage::default()
+        };
+        for (plane, bytes) in frame.planes[..frame.spec.format.planes()].iter().enumerate() {
+            let mut address = 0;
+            // SAFETY: the context is alive, the bytes are copied during the call, and the address is a local variable.
+            unsafe {
+                sys::cuCtxPushCurrent_v2(self.raw).result().unwrap();
+                sys::cuMemAlloc_v2(&mut address, bytes.len()).result().unwrap();
+                sys::cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len()).result().unwrap();
+                sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()).result().unwrap();
+            }
+            self.allocations.borrow_mut().push(address);
+            image.planes[plane] = DevicePlane {
+                address,
+                stride: frame.strides[plane],
+            };
+        }
+        rig.device.bind().unwrap();
+        ForeignFrame { image }
+    }
+}
+
+impl Drop for OtherContext {
+    fn drop(&mut self) {
+        // SAFETY: the allocations and the context are ours, and used no more.
+        unsafe {
+            let _ = sys::cuCtxPushCurrent_v2(self.raw);
+            for address in self.allocations.get_mut().drain(..) {
+                let _ = sys::cuMemFree_v2(address);
+            }
+            let _ = sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut());
+            let _ = sys::cuCtxDestroy_v2(self.raw);
+        }
     }
 }

@@ -205,5 +205,7 @@ impl Engine for Model {
     }
 }
 
+#[cfg(all(test, feature = "sim"))]
+mod device_tests;
 #[cfg(test)]
 mod tests;

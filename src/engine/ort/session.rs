@@ -145,8 +145,9 @@ fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Prov
 
 #[cfg(feature = "cuda")]
 fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Made, String> {
+    // Only for whoever names it: it is slower than what it stands for, and than the processor.
     #[cfg(feature = "sim")]
-    if let (Provider::Cuda, Some(offset)) = (provider, crate::cuda::sim::shadow()) {
+    if let (Backend::Cuda, Some(offset)) = (request.backend, crate::cuda::sim::shadow()) {
         let side = Side::open(request.device, Reach::Shadow(offset))?;
         let session = commit(runtime, path, || None, request)?;
         return Ok(Made {
