@@ -14,11 +14,13 @@
 //! | `nan-after` | after so many runs the output is NaN; the tensors are then f32, 0 to 1 |
 //! | `panic` | `run` or `input`: the call of that name panics |
 //! | `copy` | `true`: go through tensors; `null` only |
+//! | `load` | opening lasts this long, or until it is cancelled |
+//! | `load-fails` | `true`: opening fails, when `load` is over |
 //!
 //! Runs are counted over all lanes of one engine.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::turn::{Halt, Turn};
@@ -37,9 +39,49 @@ const SPIN: Duration = Duration::from_micros(150);
 /// Longest time a setting may ask for.
 const MAX_TIME: Duration = Duration::from_secs(3600);
 
+/// Ends an opening from another thread.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    /// One flag, which a panic elsewhere cannot leave half-written.
+    cancelled: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Cancel {
+    /// The opening in progress, and each later one, ends with [`Error::Interrupted`].
+    pub fn cancel(&self) {
+        *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for this long, or until cancelled.
+    fn wait(&self, time: Duration) -> Result<(), Error> {
+        let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(cancelled, time, |cancelled| !*cancelled);
+        match *waited.unwrap_or_else(PoisonError::into_inner).0 {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Opens `builtin:NAME?key=value&...`.
 pub fn open(model: &str) -> Result<Arc<dyn Engine>, Error> {
+    open_with(model, None)
+}
+
+/// The same, for as long as nobody cancels it.
+pub fn open_with(model: &str, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>, Error> {
     let settings = Settings::parse(model)?;
+    cancel.unwrap_or(&Cancel::default()).wait(settings.load)?;
+    if settings.load_fails {
+        return Err(Error::NotAModel {
+            path: model.into(),
+            reason: "it was asked to fail with load-fails".into(),
+        });
+    }
     let spec = settings.spec(model);
     Ok(Arc::new(Null {
         shared: Arc::new(Shared {
@@ -75,6 +117,8 @@ struct Settings {
     fail_count: u64,
     nan_after: Option<u64>,
     panic: Option<PanicIn>,
+    load: Duration,
+    load_fails: bool,
 }
 
 impl Settings {
@@ -98,6 +142,8 @@ impl Settings {
             fail_count: u64::MAX,
             nan_after: None,
             panic: None,
+            load: Duration::ZERO,
+            load_fails: false,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair
@@ -115,6 +161,11 @@ impl Settings {
                     ))
                 })
             };
+            let flag = || match value {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(wrong(format!("{key}={value}: expected true or false"))),
+            };
             match key {
                 "base" => settings.base = time()?,
                 "per-image" => settings.per_image = time()?,
@@ -131,16 +182,14 @@ impl Settings {
                     });
                 }
                 "copy" if settings.work != Work::Invert => {
-                    settings.work = match value {
-                        "true" => Work::Copy,
-                        "false" => Work::Nothing,
-                        _ => return Err(wrong(format!("copy={value}: expected true or false"))),
-                    };
+                    settings.work = if flag()? { Work::Copy } else { Work::Nothing };
                 }
+                "load" => settings.load = time()?,
+                "load-fails" => settings.load_fails = flag()?,
                 _ => {
                     return Err(wrong(format!(
                         "unknown key `{key}`; there are base, per-image, stall-every, stall, fail-after, fail-count, \
-                         nan-after, panic and, for null, copy"
+                         nan-after, panic, load, load-fails and, for null, copy"
                     )));
                 }
             }
@@ -454,6 +503,8 @@ mod tests {
             ("builtin:null?stall-every=x", "stall-every=x: expected a whole number"),
             ("builtin:null?panic=now", "expected run or input"),
             ("builtin:null?copy", "`copy` is not key=value"),
+            ("builtin:null?load-fails=yes", "load-fails=yes: expected true or false"),
+            ("builtin:null?load-fails=true", "asked to fail with load-fails"),
         ] {
             let text = open(model).err().expect(model).to_string();
             assert!(text.contains(part), "{model}: {text}");
@@ -466,6 +517,20 @@ mod tests {
             let _ = open(&format!("{PREFIX}{rest}"));
             let _ = open(&format!("builtin:null?{rest}"));
         }
+    }
+
+    #[test]
+    fn a_long_opening_lasts_until_it_is_cancelled() {
+        let cancel = Cancel::default();
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| open_with("builtin:null?load=3600s", Some(&cancel)).err());
+            cancel.cancel();
+            assert_eq!(opening.join().unwrap(), Some(Error::Interrupted));
+        });
+        assert!(open_with("builtin:null", Some(&cancel)).is_err());
+        let start = Instant::now();
+        assert!(open("builtin:null?load=20ms").is_ok());
+        assert!(start.elapsed() >= Duration::from_millis(20));
     }
 
     #[test]
