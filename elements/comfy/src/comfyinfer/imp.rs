@@ -1,6 +1,7 @@
 // Lock order: stream lock (pads), settings, inside / outside, state. `inside` and `outside` each belong to one thread,
-// which alone holds them while converting; no other lock is held while calling out. Three threads: the chain function
-// converts frames into tensors (here), `worker.rs` runs the model, `task.rs` turns tensors into frames and pushes.
+// which alone holds them while converting; no other lock is held while calling out. Four threads: the chain function
+// converts frames into tensors (here), `worker.rs` runs the model, `task.rs` turns tensors into frames and pushes, and
+// `swap.rs` loads models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
@@ -12,9 +13,10 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::Mutex;
 
+use super::WarmupPolicy;
 use super::output::Outside;
-use super::settings::{self, PROP_ON_ERROR, PROP_STATS, Settings};
-use super::state::{About, Job, Prepared, State, Work};
+use super::settings::{self, PROP_MODEL, PROP_ON_ERROR, PROP_STATS, Settings};
+use super::state::{About, Job, Prepared, Role, State, Work};
 use super::worker::{now, panic_text};
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
@@ -47,9 +49,10 @@ pub struct ComfyInfer {
     pub(super) work: Waker,
     /// The src task waits for what is done.
     pub(super) done: Waker,
-    /// Upstream waits for a lane, a preparation, or its turn.
+    /// Upstream waits for a lane, a preparation, or its turn, and the loader for what was swapped out.
     pub(super) room: Waker,
     thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) loader: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[glib::object_subclass]
@@ -95,6 +98,7 @@ impl ObjectSubclass for ComfyInfer {
             done: Waker::default(),
             room: Waker::default(),
             thread: Mutex::new(None),
+            loader: Mutex::new(None),
         }
     }
 }
@@ -106,6 +110,10 @@ impl ObjectImpl for ComfyInfer {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if pspec.name() == PROP_MODEL {
+            self.set_model(value);
+            return;
+        }
         let locked = self.obj().current_state() > gst::State::Ready;
         if locked && pspec.name() != PROP_ON_ERROR {
             gst::warning!(
@@ -172,7 +180,10 @@ impl ElementImpl for ComfyInfer {
         let result = self.parent_change_state(transition)?;
         match transition {
             gst::StateChange::PausedToReady => self.end_worker(),
-            gst::StateChange::ReadyToNull => self.state.lock().loaded = None,
+            gst::StateChange::ReadyToNull => {
+                let gone = self.state.lock().forget();
+                drop(gone);
+            }
             _ => (),
         }
         Ok(result)
@@ -240,9 +251,7 @@ impl ComfyInfer {
         if let Some(prepared) = prepared
             && let Err(error) = self.convert_guarded(&mut job, &prepared)
         {
-            let mut state = self.state.lock();
-            state.give_back(&mut job);
-            drop(state);
+            self.state.lock().give_back(&mut job);
             self.fail(&error);
             return Err(gst::FlowError::Error);
         }
@@ -250,6 +259,7 @@ impl ComfyInfer {
         let mut state = self.state.lock();
         if let Err(error) = state.flow {
             state.give_back(&mut job);
+            self.room.wake();
             return Err(error);
         }
         state.to_run.push_back(Work::Run(job));
@@ -352,10 +362,16 @@ impl ComfyInfer {
         use gst::QueryViewMut;
         if preference::is_asked(query) {
             let mut state = self.state.lock();
-            while state.flow.is_ok() && state.loaded.is_none() {
+            while state.flow.is_ok() && state.model.is_none() {
                 self.room.wait(&mut state);
             }
-            let Some((_, _, engine)) = &state.loaded else {
+            // What stands in for a model says nothing of its wishes.
+            let Some(engine) = state
+                .model
+                .as_ref()
+                .filter(|m| m.role != Role::StandIn)
+                .map(|m| &m.engine)
+            else {
                 return false;
             };
             // On the processor a larger batch costs latency and gives nothing; a fixed engine wants to be full.
@@ -388,12 +404,17 @@ impl ComfyInfer {
 
     /// Batches that may come in.
     fn acceptable(&self, filter: Option<&gst::CapsRef>) -> gst::Caps {
-        let loaded = self.state.lock().loaded.as_ref().map(|(_, _, engine)| engine.clone());
+        // Frames that pass until the model is there have to be fit for it.
+        let passes = self.settings.lock().warmup_policy == WarmupPolicy::PassThrough;
+        let state = self.state.lock();
+        let loaded = state.model.as_ref().filter(|model| model.role != Role::StandIn);
+        let loaded = loaded.map(|model| model.engine.clone());
+        drop(state);
         let identity = match &loaded {
             Some(engine) => engine.is_identity(),
             None => self.settings.lock().is_identity(),
         };
-        let pictures = loaded.is_none_or(|engine| About::of(&*engine).pictures);
+        let pictures = loaded.map_or(!passes, |engine| About::of(&*engine).pictures);
         let peer = self.srcpad.peer_query_caps(None);
         let mut caps = if identity {
             batchcaps::batch_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
@@ -512,12 +533,15 @@ impl ComfyInfer {
 
     fn start_worker(&self) -> Result<(), gst::StateChangeError> {
         engine::watch_thread();
-        let settings = self.settings.lock().clone();
-        let epoch = self.state.lock().start();
+        let (settings, epoch) = {
+            let settings = self.settings.lock();
+            let mut state = self.state.lock();
+            (settings.clone(), state.start(&settings))
+        };
         let element = self.obj().clone();
         let thread = std::thread::Builder::new().name("comfyinfer".into()).spawn(move || {
             let imp = element.imp();
-            let guarded = AssertUnwindSafe(|| imp.work(epoch, &settings));
+            let guarded = AssertUnwindSafe(|| imp.work(epoch, settings.in_flight));
             if let Err(panic) = catch_unwind(guarded) {
                 let error = engine::Error::Run {
                     model: settings.request().model,
@@ -532,20 +556,19 @@ impl ComfyInfer {
                 imp.room.wake();
             }
         });
-        match thread {
-            Ok(thread) => {
-                *self.thread.lock() = Some(thread);
-                Ok(())
-            }
-            Err(error) => {
-                gst::element_imp_error!(
-                    self,
-                    gst::CoreError::Thread,
-                    ("the inference thread cannot be started: {error}")
-                );
-                Err(gst::StateChangeError)
-            }
-        }
+        let started = thread.and_then(|thread| {
+            *self.thread.lock() = Some(thread);
+            self.start_loader()
+        });
+        started.map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::Thread,
+                ("a thread for the model cannot be started: {error}")
+            );
+            self.end_worker();
+            gst::StateChangeError
+        })
     }
 
     /// Ends every wait, and the run in progress.
@@ -572,10 +595,11 @@ impl ComfyInfer {
         let mut state = self.state.lock();
         let mut dropped = state.flush();
         // The run that was interrupted hands its lane back first, or it would be taken for a failure.
-        while !state.worker_idle && !state.loading {
+        while !state.worker_idle && !state.warming {
             self.room.wait(&mut state);
         }
         dropped.extend(state.flush());
+        self.room.wake();
         let interrupts = state.interrupts();
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
@@ -589,13 +613,18 @@ impl ComfyInfer {
     fn end_worker(&self) {
         engine::watch_thread();
         let mut state = self.state.lock();
-        let loading = state.loading;
-        state.clear();
+        let (warming, loading) = (state.warming, state.loading.is_some());
+        let gone = state.clear();
         self.work.wake();
+        self.room.wake();
         drop(state);
-        let thread = self.thread.lock().take();
-        // A load cannot be interrupted, and a state change does not wait for one: that thread ends by itself.
-        if let Some(thread) = thread.filter(|_| !loading) {
+        drop(gone);
+        // A load cannot always be interrupted, and a state change waits for none: such a thread ends by itself.
+        let (thread, loader) = (self.thread.lock().take(), self.loader.lock().take());
+        if let Some(thread) = thread.filter(|_| !warming) {
+            let _ = thread.join();
+        }
+        if let Some(thread) = loader.filter(|_| !loading) {
             let _ = thread.join();
         }
         *self.inside.lock() = None;
@@ -617,16 +646,21 @@ impl ComfyInfer {
         let builder = gst::Structure::builder("stats")
             .field("model", &state.about.model)
             .field("runtime", &state.about.runtime)
+            .field(
+                "loading",
+                state.loading.as_ref().map_or("", |loading| loading.model.as_str()),
+            )
             .field("pictures", state.about.pictures)
             .field("batches", counts.batches)
             .field("frames", counts.frames)
             .field("padded", counts.padded)
             .field("failed", counts.failed)
             .field("passed-through", counts.passed)
+            .field("warming-up", counts.warming_up)
             .field("held", counts.held)
             .field("non-finite", counts.non_finite)
             .field("tensors", counts.tensors)
-            .field("in-flight", state.in_flight as u32)
+            .field("in-flight", state.in_flight() as u32)
             .field("convert-ns", mean(counts.convert))
             .field("run-ns", mean(counts.run))
             .field("output-ns", mean(counts.output))

@@ -9,12 +9,19 @@
 //! scaled to the size a model wants.
 //! Tensors: B,C,H,W or B,H,W,C with or without B, u8, f16 or f32, as the model's manifest (`model.toml` beside
 //! `model.onnx`), its metadata, or its names and shapes say.
-//! Latency: min the time a batch takes from its arrival to its departure, measured, with 5 % head room; max
-//! `in-flight` x N frame durations.
+//! Another model: `model` may be written while the element runs. It is loaded and warmed up aside, for the caps in
+//! force, and takes over between two batches: no frame is dropped or delayed, those on their way meet the old one. A
+//! model that cannot be had, or whose pictures downstream does not take, changes nothing. The last write wins.
+//! Until the first model is there frames wait, pass, or run on CUDA, as `warmup-policy` says. Frames that pass have to
+//! be fit for the model and for downstream both, and comfybatch with `batch-size=0` makes batches of 1.
+//! Latency: min the time a batch takes from its arrival to its departure, measured, with 5 % head room, anew with each
+//! model; max `in-flight` x N frame durations.
 //! Metas: reads and edits ComfyBatchMeta; writes ComfyTensorMeta on frames when the model has outputs that are not
 //! pictures.
 //! Messages: PROGRESS while a model is loaded and warmed up; element message `comfyinfer` when the model fails and
-//! when it works again; a warning on the first output that is not finite.
+//! when it works again (`failing`), when another is loaded, in use or refused (`swap`: loading, done, failed; `model`,
+//! `error`), and when frames begin and end to go on without the model (`warming-up`, `policy`); a warning with each
+//! swap that failed, and on the first output that is not finite.
 //!
 //! ```text
 //! gst-launch-1.0 videotestsrc num-buffers=8 ! video/x-raw,format=RGB ! comfybatch batch-size=4 ! comfyinfer model=builtin:invert ! comfyunbatch ! fakesink
@@ -31,6 +38,7 @@ mod output;
 mod restore;
 mod settings;
 mod state;
+mod swap;
 mod task;
 mod worker;
 
@@ -111,6 +119,27 @@ pub enum OnError {
     Passthrough,
     #[enum_value(name = "Hold: the last good picture goes on, marked and counted", nick = "hold")]
     Hold,
+}
+
+/// What happens to frames until the first model is there.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstComfyInferWarmupPolicy")]
+#[allow(missing_docs)]
+pub enum WarmupPolicy {
+    #[default]
+    #[enum_value(name = "Wait: they wait for the model", nick = "wait")]
+    Wait,
+    #[enum_value(
+        name = "Pass through: they go on as they came, marked and counted",
+        nick = "pass-through"
+    )]
+    PassThrough,
+    #[enum_value(
+        name = "CUDA: the model runs on the CUDA provider while TensorRT's engine is built",
+        nick = "cuda"
+    )]
+    Cuda,
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

@@ -1,11 +1,12 @@
 //! The src side's caps and pool, once the model and the input's caps are known.
 
-use comfy_core::tensor::{FromTensor, PixelFormat};
+use comfy_core::engine::Geometry;
+use comfy_core::tensor::{FromTensor, ImageTensor, PixelFormat};
 use gst::prelude::*;
 
 use super::output::Outside;
 use super::restore::Scale;
-use super::state::Prepared;
+use super::state::{Fit, Prepared};
 use crate::{batchcaps, video};
 
 /// Why there are no output caps.
@@ -28,35 +29,9 @@ pub(super) fn negotiate(
         .and_then(|(info, geometry)| Some((info, geometry.output.as_ref()?)));
     let Some((input, (port, tensor))) = image else {
         // Frames go on as they are.
-        return Ok((prepared.caps.clone(), Outside::untouched(prepared.generation)));
+        return Ok((prepared.caps.clone(), Outside::untouched(prepared.number)));
     };
-    let (width, height) = (tensor.width as u32, tensor.height as u32);
-    let wanted: Vec<gst_video::VideoInfo> = formats(input)
-        .filter_map(|format| output_info(input, format, width, height))
-        .collect();
-    let mut filter = gst::Caps::new_empty();
-    for info in &wanted {
-        if let Ok(caps) = info.to_caps() {
-            filter
-                .make_mut()
-                .append(batchcaps::of_frames(&caps, Some(prepared.capacity)));
-        }
-    }
-    let allowed = srcpad.peer_query_caps(Some(&filter));
-    let chosen = wanted.into_iter().find_map(|info| {
-        let frames = info.to_caps().ok()?;
-        let caps = batchcaps::of_frames(&frames, Some(prepared.capacity));
-        caps.can_intersect(&allowed).then_some((info, caps))
-    });
-    let Some((output, caps)) = chosen else {
-        if !srcpad.is_linked() {
-            return Err(Refused::Flow(gst::FlowError::NotLinked));
-        }
-        return Err(Refused::Text(format!(
-            "model {} gives {width}x{height} frames, and downstream takes none of the formats on offer ({filter}); put videoconvert or videoscale behind comfyunbatch",
-            prepared.engine.spec().name
-        )));
-    };
+    let (output, caps) = choose(srcpad, input, tensor, prepared.capacity, &prepared.engine.spec().name)?;
     let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
     let from = FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?;
     let scale = (output.width() != input.width() || output.height() != input.height()).then(|| Scale {
@@ -65,8 +40,56 @@ pub(super) fn negotiate(
     });
     let pool = pool(srcpad, &caps, &output, prepared.capacity * (in_flight + 2) + 1)
         .map_err(|error| Refused::Text(format!("no buffer pool for {caps}: {error}")))?;
-    let outside = Outside::new(prepared.generation, *port, input.clone(), output, from, scale, pool);
+    let outside = Outside::new(prepared.number, *port, input.clone(), output, from, scale, pool);
     Ok((caps, outside))
+}
+
+/// Whether downstream would take what a model gives, before it is in use. Nothing is decided by it.
+pub(super) fn check(srcpad: &gst::Pad, fit: &Fit, geometry: Option<&Geometry>, model: &str) -> Result<(), Refused> {
+    let input = fit.info.as_ref();
+    let image = input.and_then(|input| Some((input, geometry?.output.as_ref()?)));
+    match image {
+        Some((input, (_, tensor))) => choose(srcpad, input, tensor, fit.capacity, model).map(drop),
+        None if srcpad.peer_query_caps(Some(&fit.caps)).is_empty() => Err(Refused::Text(format!(
+            "model {model} lets frames pass as they are, and downstream does not take them ({}); put videoconvert or videoscale behind comfyunbatch",
+            fit.caps
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The format and batch caps that go out.
+fn choose(
+    srcpad: &gst::Pad,
+    input: &gst_video::VideoInfo,
+    tensor: &ImageTensor,
+    capacity: usize,
+    model: &str,
+) -> Result<(gst_video::VideoInfo, gst::Caps), Refused> {
+    let (width, height) = (tensor.width as u32, tensor.height as u32);
+    let wanted: Vec<gst_video::VideoInfo> = formats(input)
+        .filter_map(|format| output_info(input, format, width, height))
+        .collect();
+    let mut filter = gst::Caps::new_empty();
+    for info in &wanted {
+        if let Ok(caps) = info.to_caps() {
+            filter.make_mut().append(batchcaps::of_frames(&caps, Some(capacity)));
+        }
+    }
+    let allowed = srcpad.peer_query_caps(Some(&filter));
+    let chosen = wanted.into_iter().find_map(|info| {
+        let frames = info.to_caps().ok()?;
+        let caps = batchcaps::of_frames(&frames, Some(capacity));
+        caps.can_intersect(&allowed).then_some((info, caps))
+    });
+    chosen.ok_or_else(|| {
+        if !srcpad.is_linked() {
+            return Refused::Flow(gst::FlowError::NotLinked);
+        }
+        Refused::Text(format!(
+            "model {model} gives {width}x{height} frames, and downstream takes none of the formats on offer ({filter}); put videoconvert or videoscale behind comfyunbatch"
+        ))
+    })
 }
 
 /// The input's own format first.

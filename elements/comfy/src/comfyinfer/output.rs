@@ -15,7 +15,8 @@ use crate::video;
 
 /// What the src task needs to make frames. It belongs to that task alone.
 pub(super) struct Outside {
-    pub(super) generation: u64,
+    /// The preparation that it was made for.
+    pub(super) number: u64,
     image: Option<Image>,
 }
 
@@ -50,15 +51,12 @@ impl From<gst::FlowError> for Broken {
 
 impl Outside {
     /// For engines that make no pictures.
-    pub(super) fn untouched(generation: u64) -> Self {
-        Self {
-            generation,
-            image: None,
-        }
+    pub(super) fn untouched(number: u64) -> Self {
+        Self { number, image: None }
     }
 
     pub(super) fn new(
-        generation: u64,
+        number: u64,
         port: usize,
         input: gst_video::VideoInfo,
         output: gst_video::VideoInfo,
@@ -77,7 +75,7 @@ impl Outside {
             converter: None,
         };
         Self {
-            generation,
+            number,
             image: Some(image),
         }
     }
@@ -130,6 +128,15 @@ impl Outside {
             }
         }
         Ok(())
+    }
+
+    /// Frames of a batch that came before the model was there: they go on as they came.
+    pub(super) fn pass(&self, batch: &mut Batch, counts: &mut Counts) {
+        for frame in &mut batch.frames {
+            frame.status = Status::PassedThrough;
+            counts.passed += 1;
+            counts.warming_up += 1;
+        }
     }
 
     /// Frames of a batch that the model failed on.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use comfy_core::engine::OpenRequest;
 use gst::prelude::*;
 
-use super::{Backend, OnError, Precision};
+use super::{Backend, OnError, Precision, WarmupPolicy};
 
-const PROP_MODEL: &str = "model";
+pub(super) const PROP_MODEL: &str = "model";
 const PROP_BACKEND: &str = "backend";
 const PROP_DEVICE_ID: &str = "device-id";
 const PROP_PRECISION: &str = "precision";
@@ -16,12 +16,14 @@ const PROP_IN_FLIGHT: &str = "in-flight";
 const PROP_THREADS: &str = "threads";
 pub(super) const PROP_ON_ERROR: &str = "on-error";
 const PROP_SHARED: &str = "shared";
+const PROP_WARMUP_POLICY: &str = "warmup-policy";
 pub(super) const PROP_STATS: &str = "stats";
 
 const DEFAULT_BACKEND: Backend = Backend::Auto;
 const DEFAULT_PRECISION: Precision = Precision::Auto;
 const DEFAULT_IN_FLIGHT: u32 = 2;
 const DEFAULT_ON_ERROR: OnError = OnError::Fail;
+const DEFAULT_WARMUP_POLICY: WarmupPolicy = WarmupPolicy::Wait;
 const MAX_IN_FLIGHT: u32 = 8;
 const MAX_THREADS: u32 = 256;
 
@@ -36,6 +38,7 @@ pub(super) struct Settings {
     threads: u32,
     pub(super) on_error: OnError,
     pub(super) shared: Option<String>,
+    pub(super) warmup_policy: WarmupPolicy,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             threads: 0,
             on_error: DEFAULT_ON_ERROR,
             shared: None,
+            warmup_policy: DEFAULT_WARMUP_POLICY,
         }
     }
 }
@@ -86,6 +90,7 @@ impl Settings {
             PROP_THREADS => self.threads = value.get().expect(TYPED),
             PROP_ON_ERROR => self.on_error = value.get().expect(TYPED),
             PROP_SHARED => self.shared = value.get().expect(TYPED),
+            PROP_WARMUP_POLICY => self.warmup_policy = value.get().expect(TYPED),
             name => unreachable!("property {name} is not writable"),
         }
     }
@@ -101,6 +106,7 @@ impl Settings {
             PROP_THREADS => self.threads.to_value(),
             PROP_ON_ERROR => self.on_error.to_value(),
             PROP_SHARED => self.shared.to_value(),
+            PROP_WARMUP_POLICY => self.warmup_policy.to_value(),
             name => unreachable!("no property {name}"),
         }
     }
@@ -118,8 +124,8 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
     vec![
                 glib::ParamSpecString::builder(PROP_MODEL)
                     .nick("Model")
-                    .blurb("Path of an .onnx model, with its manifest, if any, beside it as .toml; or builtin:invert, builtin:null?base=5ms&per-image=2ms")
-                    .mutable_ready()
+                    .blurb("Path of an .onnx model, with its manifest, if any, beside it as .toml; or builtin:invert, builtin:null?base=5ms&per-image=2ms. Written while the element runs, it is loaded aside and takes over between two batches; if that fails, the one in use stays and is read back. Elements with `shared` set refuse it then")
+                    .mutable_playing()
                     .build(),
                 glib::ParamSpecEnum::builder_with_default(PROP_BACKEND, DEFAULT_BACKEND)
                     .nick("Backend")
@@ -165,12 +171,17 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
                     .build(),
                 glib::ParamSpecString::builder(PROP_SHARED)
                     .nick("Shared")
-                    .blurb("Elements of one process with the same name here and the same model settings share one loaded model (unset = own)")
+                    .blurb("Elements of one process with the same name here and the same model settings share one loaded model, which none of them changes while it runs (unset = own)")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecEnum::builder_with_default(PROP_WARMUP_POLICY, DEFAULT_WARMUP_POLICY)
+                    .nick("Warm-up Policy")
+                    .blurb("What happens to frames until the first model is loaded and warmed up; those that do not meet it are counted and told. A load that fails ends the stream whatever this says")
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
                     .nick("Statistics")
-                    .blurb("Model, runtime in use, whether it makes pictures, batches and frames, frames failed, passed through and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
+                    .blurb("Model and runtime in use, the model that is being loaded, whether the one in use makes pictures, batches and frames, frames failed, passed through, gone on before the model was there, and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
                     .read_only()
                     .build(),
             ]

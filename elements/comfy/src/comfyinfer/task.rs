@@ -93,11 +93,14 @@ impl ComfyInfer {
     /// Outputs of a batch, its lane back, and the batch on its way.
     fn finish(&self, mut job: Job) -> Result<gst::FlowSuccess, gst::FlowError> {
         let on_error = self.settings.lock().on_error;
-        let prepared = job.prepared.clone();
-        if self.srcpad.check_reconfigure()
-            && let Some(prepared) = &prepared
-        {
-            self.renegotiate(prepared)?;
+        if let Some(prepared) = &job.prepared {
+            // What this batch was prepared for, not what is in force by now: models change between two batches.
+            let known = self.outside.lock().as_ref().map(|outside| outside.number);
+            let anew = self.srcpad.check_reconfigure() || known != Some(prepared.number);
+            if anew && let Err(flow) = self.renegotiate(prepared) {
+                self.state.lock().give_back(&mut job);
+                return Err(flow);
+            }
         }
         let start = now();
         let mut counts = Counts {
@@ -106,16 +109,19 @@ impl ComfyInfer {
             ..Counts::default()
         };
         let mut broken = None;
-        if let (Some(lane), Some(prepared)) = (&job.lane, &prepared) {
+        let mut not_finite = None;
+        if let (Some(lane), Some(prepared)) = (&job.lane, &job.prepared) {
             let container = job.container.make_mut();
             let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
             let batch = meta.batch_mut();
             let mut outside = self.outside.lock();
-            let outside = outside
-                .as_mut()
-                .filter(|outside| outside.generation == prepared.generation);
+            let outside = outside.as_mut().filter(|outside| outside.number == prepared.number);
             let filled = match (&job.result, outside) {
                 (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
+                (Ok(()), Some(outside)) if prepared.stand_in => {
+                    outside.pass(batch, &mut counts);
+                    Ok(())
+                }
                 (Ok(()), Some(outside)) => {
                     // An engine that panics is an engine that failed, here as in its run.
                     let fill = || outside.fill(batch, &**lane, prepared, on_error, &mut counts);
@@ -167,17 +173,22 @@ impl ComfyInfer {
             if let engine::BatchSizes::Fixed(size) = prepared.engine.spec().batch {
                 counts.padded += (job.frames.next_multiple_of(size) - job.frames) as u64;
             }
+            // While the model is at hand: it is let go with the lane.
+            not_finite = (counts.non_finite > 0).then(|| prepared.engine.spec().name.clone());
+            if prepared.interim {
+                counts.warming_up += job.frames as u64;
+            }
         }
         counts.output = now() - start;
         (counts.convert, counts.run) = (job.convert, job.run);
         let turnaround = Duration::from_nanos((job.finished - job.started) + counts.output);
         let had_lane = job.lane.is_some();
         let mut state = self.state.lock();
+        let current = state.give_back(&mut job);
         if had_lane {
-            state.give_back(&mut job);
             self.room.wake();
         }
-        let relatency = had_lane && state.turnaround.measured(Duration::from_nanos(now()), turnaround);
+        let relatency = current && state.turnaround.measured(Duration::from_nanos(now()), turnaround);
         let finite = state.counts.non_finite == 0;
         state.counts.add(&counts);
         let changed = had_lane && state.failing != broken.is_some();
@@ -186,10 +197,7 @@ impl ComfyInfer {
         if changed {
             self.tell_failing(broken.as_ref(), on_error);
         }
-        if counts.non_finite > 0 && finite {
-            let name = prepared
-                .map(|prepared| prepared.engine.spec().name.clone())
-                .unwrap_or_default();
+        if let Some(name) = not_finite.filter(|_| finite) {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,

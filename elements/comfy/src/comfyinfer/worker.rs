@@ -1,27 +1,27 @@
-//! The worker thread: loads the model, warms it up, and runs it. State changes never wait for it.
+//! The worker thread: warms the model up for new caps, and runs it. State changes never wait for a warm-up.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use comfy_core::engine::{self, Backend, Engine, LaneRequest, OpenRequest, Progress};
+use comfy_core::engine::{self, Engine, LaneRequest};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use parking_lot::MutexGuard;
 
 use super::imp::{CAT, ComfyInfer};
-use super::settings::Settings;
-use super::state::{About, Done, Prepared, State, Work};
+use super::state::{Done, Fit, Lanes, State, Work};
 use crate::{batchcaps, video};
 
 impl ComfyInfer {
     /// The thread's life, until the epoch is over.
-    pub(super) fn work(&self, epoch: u64, settings: &Settings) {
+    pub(super) fn work(&self, epoch: u64, in_flight: u32) {
         loop {
             let mut state = self.state.lock();
             let work = loop {
                 if state.epoch != epoch {
                     return;
                 }
-                match state.to_run.pop_front() {
+                match state.next_work() {
                     Some(work) => break work,
                     None => {
                         state.worker_idle = true;
@@ -32,13 +32,8 @@ impl ComfyInfer {
             };
             state.worker_idle = false;
             match work {
-                Work::Load => {
-                    if self.load(state, epoch, settings).is_none() {
-                        return;
-                    }
-                }
                 Work::Prepare(caps) => {
-                    if self.prepare(state, epoch, settings, caps).is_none() {
+                    if self.prepare(state, epoch, in_flight, caps).is_none() {
                         return;
                     }
                 }
@@ -47,19 +42,19 @@ impl ComfyInfer {
                     self.done.wake();
                 }
                 Work::Run(mut job) => {
-                    let engine = state.prepared.as_ref().map(|prepared| prepared.engine.clone());
                     drop(state);
                     let start = now();
                     if let Some(lane) = &mut job.lane {
-                        let (lane, frames) = (std::panic::AssertUnwindSafe(lane), job.frames);
+                        let (lane, frames) = (AssertUnwindSafe(lane), job.frames);
                         // An engine that panics is an engine that failed.
-                        job.result = std::panic::catch_unwind(move || {
-                            let std::panic::AssertUnwindSafe(lane) = { lane };
+                        job.result = catch_unwind(move || {
+                            let AssertUnwindSafe(lane) = { lane };
                             lane.run(frames)
                         })
                         .unwrap_or_else(|panic| {
+                            let prepared = job.prepared.as_ref();
                             Err(engine::Error::Run {
-                                model: engine.map(|e| e.spec().name.clone()).unwrap_or_default(),
+                                model: prepared.map(|p| p.engine.spec().name.clone()).unwrap_or_default(),
                                 reason: format!("the engine panicked: {}", panic_text(panic.as_ref())),
                             })
                         });
@@ -77,205 +72,139 @@ impl ComfyInfer {
         }
     }
 
-    /// Opens the model unless it is open already. None: the thread is to end.
-    fn load<'a>(&'a self, mut state: MutexGuard<'a, State>, epoch: u64, settings: &Settings) -> Option<()> {
-        let request = settings.request();
-        if state
-            .loaded
-            .as_ref()
-            .is_some_and(|(known, name, _)| *known == request && *name == settings.shared)
-        {
-            state.about = state
-                .loaded
-                .as_ref()
-                .map(|(.., engine)| About::of(&**engine))
-                .unwrap_or_default();
-            self.room.wake();
-            return Some(());
-        }
-        state.loaded = None;
-        state.loading = true;
-        drop(state);
-        let what = if request.model.is_empty() {
-            "null engine"
-        } else {
-            request.model.as_str()
-        };
-        self.progress(gst::ProgressType::Start, &format!("loading {what}"));
-        let progress = |progress: Progress| self.progress(gst::ProgressType::Continue, &progress.what);
-        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(&request, settings, &progress)));
-        let opened = opened.unwrap_or_else(|panic| {
-            Err(engine::Error::NotAModel {
-                path: request.model.clone(),
-                reason: format!("the runtime panicked: {}", panic_text(panic.as_ref())),
-            })
-        });
-        let mut state = self.state.lock();
-        if state.epoch != epoch {
-            // Stopped meanwhile. What was loaded serves the next start.
-            if let Ok(engine) = opened {
-                state.loaded.get_or_insert((request, settings.shared.clone(), engine));
-            }
-            return None;
-        }
-        state.loading = false;
-        match opened {
-            Ok(engine) => {
-                gst::info!(CAT, imp = self, "{}: {}", engine.spec().name, engine.spec().runtime);
-                let text = format!("{} loaded: {}", engine.spec().name, engine.spec().runtime);
-                state.about = About::of(&*engine);
-                state.loaded = Some((request, settings.shared.clone(), engine));
-                self.room.wake();
-                drop(state);
-                self.progress(gst::ProgressType::Complete, &text);
-                Some(())
-            }
-            Err(error) => {
-                drop(state);
-                if error != engine::Error::Interrupted {
-                    self.progress(gst::ProgressType::Error, &error.to_string());
-                }
-                self.worker_failed(epoch, &error);
-                None
-            }
-        }
-    }
-
-    /// Makes the lanes for new caps.
+    /// Has the batches behind these caps be prepared. None: the thread is to end.
     fn prepare<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         epoch: u64,
-        settings: &Settings,
+        in_flight: u32,
         caps: gst::Caps,
     ) -> Option<()> {
-        let Some((_, _, engine)) = &state.loaded else {
-            return None;
+        // No other model takes its place meanwhile: the loader waits until caps that were queued are prepared.
+        let engine = state.model.as_ref().map(|model| model.engine.clone())?;
+        let before = state.latency(in_flight);
+        let fit = match fit(&*engine, &caps) {
+            Ok(fit) => fit,
+            Err(error) => return self.unprepared(state, epoch, caps, &error),
         };
-        let engine = engine.clone();
-        let capacity = batchcaps::capacity(&caps).unwrap_or(1);
-        let frames = batchcaps::of_batches(&caps);
-        let info = gst_video::VideoInfo::from_caps(&frames).ok();
-        let wanted = match (&info, engine.is_identity()) {
-            // Lanes of an engine that touches no frame only take time.
-            (_, true) => LaneRequest {
-                width: 1,
-                height: 1,
-                batch: batchcaps::MAX_BATCH,
-            },
-            (Some(info), false) => LaneRequest {
-                width: info.width() as usize,
-                height: info.height() as usize,
-                batch: capacity,
-            },
-            (None, false) => {
-                drop(state);
-                let error = engine::Error::Fit {
-                    model: engine.spec().name.clone(),
-                    reason: format!("caps {frames} are not raw video in system memory"),
-                };
-                self.worker_failed(epoch, &error);
+        // Freeing takes time, and is done without the lock.
+        let mut gone = None;
+        let missing = state
+            .model
+            .as_ref()
+            .is_some_and(|model| model.lanes(&fit.request).is_none());
+        if missing {
+            state.warming = true;
+            let made = MutexGuard::unlocked(&mut state, || self.make_lanes(&*engine, &fit, in_flight, &|| false));
+            if state.epoch != epoch {
+                // The word `warming` is the next worker's by now.
                 return None;
             }
-        };
-        let before = state.latency(settings.in_flight);
-        let (generation, geometry) = match state.lanes_for(&wanted) {
-            Some(known) => known,
-            None => {
-                state.loading = true;
-                drop(state);
-                let made = self.make_lanes(epoch, &engine, &wanted, capacity, settings.in_flight as usize);
-                state = self.state.lock();
-                if state.epoch != epoch {
-                    // The word `loading` is the next worker's by now.
-                    return None;
+            state.warming = false;
+            match made {
+                Ok((lanes, time)) => {
+                    state.turnaround.expect(time);
+                    gone = state.add_lanes(lanes);
                 }
-                state.loading = false;
-                let lanes = match made {
-                    Ok(lanes) => lanes,
-                    Err(error) => {
-                        drop(state);
-                        self.worker_failed(epoch, &error);
-                        return None;
-                    }
-                };
-                let geometry = lanes
-                    .first()
-                    .filter(|_| !engine.is_identity())
-                    .map(|lane| lane.geometry().clone());
-                (state.add_lanes(wanted, geometry.clone(), lanes), geometry)
+                Err(error) => return self.unprepared(state, epoch, caps, &error),
             }
-        };
-        let tensors = info.zip(geometry);
-        let rate = frames
-            .structure(0)
-            .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-        let rate = rate.filter(|r| r.numer() > 0).map(video::frame_duration);
-        state.frame = state.frame.max(rate);
+        }
+        let prepared = state.prepare(fit).expect("its lanes were there, or were added above");
         state.caps_ready += 1;
-        let number = state.caps_ready;
-        let prepared = Arc::new(Prepared {
-            number,
-            generation,
-            engine,
-            caps,
-            capacity,
-            tensors,
-        });
-        state.prepared = Some(prepared.clone());
         // Streams of different formats take turns, and their caps come with every batch.
-        let relatency = state.latency(settings.in_flight) != before;
+        let relatency = state.latency(in_flight) != before;
         state.to_push.push_back(Done::Prepared(prepared));
         self.done.wake();
         self.room.wake();
         drop(state);
+        drop(gone);
         if relatency {
             self.post_latency();
         }
         Some(())
     }
 
-    fn make_lanes(
-        &self,
+    /// Caps that the model cannot be prepared for: an error, which another model may mend.
+    fn unprepared<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
         epoch: u64,
-        engine: &Arc<dyn Engine>,
-        request: &LaneRequest,
-        capacity: usize,
-        count: usize,
-    ) -> Result<Vec<Box<dyn engine::Lane>>, engine::Error> {
+        caps: gst::Caps,
+        error: &engine::Error,
+    ) -> Option<()> {
+        if state.epoch == epoch {
+            state.caps_ready += 1;
+            (state.prepared, state.caps) = (None, Some(caps));
+        }
+        drop(state);
+        self.worker_failed(epoch, error);
+        Some(())
+    }
+
+    /// Lanes, warmed up, and the time of a full batch in one of them. `given_up` is asked between two of them.
+    pub(super) fn make_lanes(
+        &self,
+        engine: &dyn Engine,
+        fit: &Fit,
+        count: u32,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<(Lanes, Duration), engine::Error> {
         let name = &engine.spec().name;
-        let LaneRequest { width, height, batch } = request;
+        let LaneRequest { width, height, batch } = &fit.request;
         self.progress(
             gst::ProgressType::Start,
             &format!("warming up {name} for {width}x{height}, batches up to {batch}"),
         );
-        let mut lanes = Vec::with_capacity(count);
-        for number in 0..count {
-            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.lane(request)));
-            lanes.push(made.unwrap_or_else(|panic| {
+        let made = self.warm_up(engine, fit, count, given_up);
+        match &made {
+            Ok(_) => self.progress(
+                gst::ProgressType::Complete,
+                &format!("{name} is ready for {width}x{height}"),
+            ),
+            Err(engine::Error::Interrupted) => {
+                self.progress(gst::ProgressType::Canceled, &format!("warming up {name} was given up"))
+            }
+            Err(error) => self.progress(gst::ProgressType::Error, &error.to_string()),
+        }
+        made
+    }
+
+    fn warm_up(
+        &self,
+        engine: &dyn Engine,
+        fit: &Fit,
+        count: u32,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<(Lanes, Duration), engine::Error> {
+        let name = &engine.spec().name;
+        let guarded = |what: &mut dyn FnMut() -> Result<(), engine::Error>| {
+            catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| {
                 Err(engine::Error::Run {
                     model: name.clone(),
                     reason: format!("the engine panicked while warming up: {}", panic_text(panic.as_ref())),
                 })
-            })?);
-            let text = format!("{name}: {} of {count} lanes ready", number + 1);
-            self.progress(gst::ProgressType::Continue, &text);
+            })
+        };
+        let mut lanes = Vec::with_capacity(count as usize);
+        for number in 1..=count {
+            if given_up() {
+                return Err(engine::Error::Interrupted);
+            }
+            guarded(&mut || engine.lane(&fit.request).map(|lane| lanes.push(lane)))?;
+            self.progress(
+                gst::ProgressType::Continue,
+                &format!("{name}: {number} of {count} lanes ready"),
+            );
         }
         // The first LATENCY answer stands on a timed run of a full batch.
+        let start = now();
         if let Some(lane) = lanes.first_mut() {
-            let start = now();
-            lane.run(capacity)?;
-            let time = now() - start;
-            let mut state = self.state.lock();
-            if state.epoch == epoch {
-                state.turnaround.expect(std::time::Duration::from_nanos(time));
-            }
+            guarded(&mut || lane.run(fit.capacity))?;
         }
-        self.progress(
-            gst::ProgressType::Complete,
-            &format!("{name} is ready for {width}x{height}"),
-        );
-        Ok(lanes)
+        let time = Duration::from_nanos(now() - start);
+        let geometry = lanes.first().filter(|_| !engine.is_identity());
+        let geometry = geometry.map(|lane| lane.geometry().clone());
+        Ok((Lanes::new(fit.request, geometry, lanes), time))
     }
 
     /// A failure on the worker's thread, which is nobody's when a stop has left that thread behind.
@@ -283,12 +212,11 @@ impl ComfyInfer {
     /// One that was not left behind, because it does not load any more, is waited for by the stop: whatever it says comes
     /// before the next start.
     pub(super) fn worker_failed(&self, epoch: u64, error: &engine::Error) {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.epoch != epoch {
             gst::debug!(CAT, imp = self, "left behind: {error}");
             return;
         }
-        state.loading = false;
         drop(state);
         self.fail(error);
     }
@@ -311,26 +239,46 @@ impl ComfyInfer {
         self.room.wake();
     }
 
-    fn progress(&self, kind: gst::ProgressType, text: &str) {
+    pub(super) fn progress(&self, kind: gst::ProgressType, text: &str) {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Progress::builder(kind, "model", text).src(&*obj).build());
     }
 }
 
-fn open(
-    request: &OpenRequest,
-    settings: &Settings,
-    progress: &dyn Fn(Progress),
-) -> Result<Arc<dyn Engine>, engine::Error> {
-    if request.model.is_empty() && request.backend != Backend::Null {
-        return Err(engine::Error::Setting(
-            "property `model` is not set; name an .onnx file, or set backend=null to run without a model".into(),
-        ));
-    }
-    match &settings.shared {
-        Some(name) => engine::open_shared(name, request, progress),
-        None => engine::open(request, progress),
-    }
+/// What an engine needs for batches of these caps.
+pub(super) fn fit(engine: &dyn Engine, caps: &gst::Caps) -> Result<Fit, engine::Error> {
+    let capacity = batchcaps::capacity(caps).unwrap_or(1);
+    let frames = batchcaps::of_batches(caps);
+    let info = gst_video::VideoInfo::from_caps(&frames).ok();
+    let request = match (&info, engine.is_identity()) {
+        // Lanes of an engine that touches no frame only take time.
+        (_, true) => LaneRequest {
+            width: 1,
+            height: 1,
+            batch: batchcaps::MAX_BATCH,
+        },
+        (Some(info), false) => LaneRequest {
+            width: info.width() as usize,
+            height: info.height() as usize,
+            batch: capacity,
+        },
+        (None, false) => {
+            return Err(engine::Error::Fit {
+                model: engine.spec().name.clone(),
+                reason: format!("caps {frames} are not raw video in system memory"),
+            });
+        }
+    };
+    let rate = frames
+        .structure(0)
+        .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+    Ok(Fit {
+        caps: caps.clone(),
+        capacity,
+        info,
+        frame: rate.filter(|r| r.numer() > 0).map(video::frame_duration),
+        request,
+    })
 }
 
 /// Monotonic nanoseconds, for measuring.
