@@ -88,3 +88,24 @@ pub struct Crossings {
     /// Copied on the device, because they came in another context.
     pub device_copies: u64,
 }
+
+impl Crossings {
+    /// Adds another's.
+    pub fn add(&mut self, other: Crossings) {
+        *self = self.each(other, |own, other| own + other);
+    }
+
+    /// What was added since it was `earlier`.
+    pub fn since(self, earlier: Crossings) -> Crossings {
+        self.each(earlier, |own, earlier| own - earlier)
+    }
+
+    fn each(self, other: Crossings, join: impl Fn(u64, u64) -> u64) -> Crossings {
+        Crossings {
+            uploads: join(self.uploads, other.uploads),
+            downloads: join(self.downloads, other.downloads),
+            host_copies: join(self.host_copies, other.host_copies),
+            device_copies: join(self.device_copies, other.device_copies),
+        }
+    }
+}

@@ -74,7 +74,34 @@ pub fn open(model: &str) -> Result<Arc<dyn Engine>, Error> {
 
 /// The same, for as long as nobody cancels it.
 pub fn open_with(model: &str, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>, Error> {
+    open_parsed(Settings::parse(model)?, model, cancel).map(|engine| Arc::new(engine) as Arc<dyn Engine>)
+}
+
+/// The same on a GPU of this number: frames are converted, copied and inverted there. The identity touches no frame
+/// wherever it is.
+#[cfg(feature = "cuda")]
+pub fn open_on(model: &str, ordinal: u32, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>, Error> {
     let settings = Settings::parse(model)?;
+    if settings.nan_after.is_some() || settings.panic == Some(PanicIn::Input) {
+        return Err(Error::Setting(format!(
+            "model `{model}`: nan-after and panic=input are about tensors in main memory; set `backend` to cpu"
+        )));
+    }
+    let mut engine = open_parsed(settings, model, cancel)?;
+    let open = || {
+        let device = crate::cuda::Device::open(ordinal as usize)?;
+        Ok((device.clone(), Arc::new(crate::cuda::Stream::new(&device)?)))
+    };
+    let (device, stream) = open().map_err(|error: crate::cuda::Error| Error::Backend {
+        backend: "cuda",
+        reason: error.to_string(),
+    })?;
+    engine.spec.runtime = format!("{} on {}, device {ordinal}", engine.spec.runtime, device.name());
+    engine.side = Some((device, stream));
+    Ok(Arc::new(engine))
+}
+
+fn open_parsed(settings: Settings, model: &str, cancel: Option<&Cancel>) -> Result<Null, Error> {
     cancel.unwrap_or(&Cancel::default()).wait(settings.load)?;
     if settings.load_fails {
         return Err(Error::NotAModel {
@@ -83,14 +110,16 @@ pub fn open_with(model: &str, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>
         });
     }
     let spec = settings.spec(model);
-    Ok(Arc::new(Null {
+    Ok(Null {
         shared: Arc::new(Shared {
             settings,
             runs: AtomicU64::new(0),
             turn: Arc::default(),
         }),
         spec,
-    }))
+        #[cfg(feature = "cuda")]
+        side: None,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,6 +315,49 @@ struct Shared {
 struct Null {
     shared: Arc<Shared>,
     spec: Spec,
+    /// The GPU that it runs on, and the stream of its work.
+    #[cfg(feature = "cuda")]
+    side: Option<(Arc<crate::cuda::Device>, Arc<crate::cuda::Stream>)>,
+}
+
+impl Null {
+    fn geometry(&self, request: &LaneRequest) -> Geometry {
+        let settings = &self.shared.settings;
+        let port = settings.image();
+        let image = ImageTensor {
+            dtype: settings.dtype(),
+            planar: false,
+            order: port.order,
+            width: request.width,
+            height: request.height,
+            scale: port.scale,
+            bias: port.bias,
+        };
+        Geometry {
+            input: image,
+            output: Some((0, image)),
+            tensors: Vec::new(),
+        }
+    }
+
+    /// With so many elements an image; none: it takes its time, and nothing else.
+    fn main_lane(&self, request: &LaneRequest, elements: usize) -> NullLane {
+        let settings = &self.shared.settings;
+        let values = |count: usize| match settings.dtype() {
+            DType::F32 => Values::F32(vec![0.0; count]),
+            _ => Values::U8(vec![0; count]),
+        };
+        NullLane {
+            name: self.spec.name.clone(),
+            halt: Arc::new(Halt::new(self.shared.turn.clone())),
+            shared: self.shared.clone(),
+            geometry: self.geometry(request),
+            elements,
+            capacity: request.batch,
+            input: values(elements * request.batch),
+            output: values(elements * request.batch),
+        }
+    }
 }
 
 impl Engine for Null {
@@ -299,39 +371,36 @@ impl Engine for Null {
 
     fn lane(&self, request: &LaneRequest) -> Result<Box<dyn Lane>, Error> {
         request.check()?;
-        let settings = &self.shared.settings;
-        let port = settings.image();
-        let image = ImageTensor {
-            dtype: settings.dtype(),
-            planar: false,
-            order: port.order,
-            width: request.width,
-            height: request.height,
-            scale: port.scale,
-            bias: port.bias,
-        };
-        let elements = match settings.work {
+        let elements = match self.shared.settings.work {
             Work::Nothing => 0,
-            Work::Copy | Work::Invert => image.len(),
+            Work::Copy | Work::Invert => self.geometry(request).input.len(),
         };
-        let values = |count: usize| match settings.dtype() {
-            DType::F32 => Values::F32(vec![0.0; count]),
-            _ => Values::U8(vec![0; count]),
-        };
-        Ok(Box::new(NullLane {
-            name: self.spec.name.clone(),
-            halt: Arc::new(Halt::new(self.shared.turn.clone())),
-            shared: self.shared.clone(),
-            geometry: Geometry {
-                input: image,
-                output: Some((0, image)),
-                tensors: Vec::new(),
-            },
-            elements,
-            capacity: request.batch,
-            input: values(elements * request.batch),
-            output: values(elements * request.batch),
-        }))
+        Ok(Box::new(self.main_lane(request, elements)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device(&self) -> Option<Arc<crate::cuda::Device>> {
+        // The identity's lanes hold nothing, so that any place is theirs.
+        let side = self.side.as_ref().filter(|_| !self.is_identity());
+        side.map(|(device, _)| device.clone())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device_lane(&self, request: &LaneRequest) -> Result<Box<dyn super::device::DeviceLane>, Error> {
+        use super::null_device::NullDeviceLane;
+
+        request.check()?;
+        let (device, stream) = self.side.as_ref().ok_or_else(|| {
+            Error::Setting(format!("model {} was opened on the processor", self.spec.name))
+        })?;
+        let lane = NullDeviceLane::new(
+            device,
+            stream,
+            request,
+            Box::new(self.main_lane(request, 0)),
+            (&self.spec.name, self.shared.settings.work == Work::Invert),
+        )?;
+        Ok(Box::new(lane))
     }
 }
 

@@ -25,14 +25,13 @@ pub(super) struct NullDeviceLane {
 
 impl NullDeviceLane {
     pub(super) fn new(
-        name: &str,
         device: &Arc<Device>,
-        compute: Arc<Stream>,
+        compute: &Arc<Stream>,
         request: &LaneRequest,
-        geometry: Geometry,
         pace: Box<dyn Lane>,
-        invert: bool,
+        (name, invert): (&str, bool),
     ) -> Result<Self, Error> {
+        let geometry = pace.geometry().clone();
         let frames = Frames::new(name, device, request)?;
         let bytes = geometry.input.len() * geometry.input.dtype.size() * request.batch;
         let room = || DeviceBuffer::new(device, bytes).map_err(|error| failed(name, &error));
@@ -43,7 +42,7 @@ impl NullDeviceLane {
             invert,
             pace,
             geometry,
-            compute,
+            compute: compute.clone(),
             name: name.into(),
         })
     }

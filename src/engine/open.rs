@@ -19,7 +19,9 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
     if model.starts_with(null::PREFIX) {
         return match request.backend {
             Backend::Auto | Backend::Cpu | Backend::Null => null::open(model),
-            Backend::Cuda | Backend::TensorRt => Err(Error::Setting(format!(
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => null::open_on(model, request.device, None),
+            _ => Err(Error::Setting(format!(
                 "model {model} is built in and runs on the processor; set `backend` to auto, or `model` to a file"
             ))),
         };

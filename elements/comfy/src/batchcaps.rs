@@ -102,14 +102,21 @@ pub fn infer_template() -> gst::Caps {
 
 /// Batches whose frames comfyinfer converts on a GPU: the formats of [`PixelFormat::DEVICE`], there and in main memory.
 pub fn device_template() -> gst::Caps {
-    // GStreamer 1.22 ends the process when it is asked for gray frames in CUDA memory.
-    let there: Vec<PixelFormat> = PixelFormat::DEVICE
-        .into_iter()
-        .filter(|format| *format != PixelFormat::Gray8)
-        .collect();
-    let mut caps = converted(&there, crate::devicememory::FEATURE);
-    caps.merge(converted(&PixelFormat::DEVICE, MEMORY_SYSTEM));
+    let mut caps = converted(&cuda_formats(), crate::devicememory::FEATURE);
+    caps.merge(device_main_template());
     caps
+}
+
+/// Formats of frames in CUDA memory.
+pub fn cuda_formats() -> Vec<PixelFormat> {
+    // GStreamer 1.22 ends the process when it is asked for gray frames there.
+    let known = |format: &PixelFormat| *format != PixelFormat::Gray8;
+    PixelFormat::DEVICE.into_iter().filter(known).collect()
+}
+
+/// The same for frames in main memory alone.
+pub fn device_main_template() -> gst::Caps {
+    converted(&PixelFormat::DEVICE, MEMORY_SYSTEM)
 }
 
 fn converted(formats: &[PixelFormat], memory: &str) -> gst::Caps {

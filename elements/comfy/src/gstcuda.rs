@@ -5,7 +5,7 @@
 //! not: it took another parameter in 1.24 under the same name. Streams came in 1.24, all of them or none.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_void};
 
 use glib::ffi::{GFALSE, gboolean};
 use gst::ffi as gst_ffi;
@@ -129,14 +129,6 @@ unsafe fn required<T: Copy>(library: &Library, name: &str) -> Result<T, String> 
     symbol
         .map(|symbol| *symbol)
         .map_err(|_| format!("{FILE} has no {name}: GStreamer 1.22 or later is needed"))
-}
-
-/// The device's number in a GstContext's structure.
-pub(crate) const DEVICE_FIELD: &str = "cuda-device-id";
-
-/// The device number that a GstContext of [`CONTEXT_TYPE`] names.
-pub(crate) fn device_of(context: &gst::ContextRef) -> Option<c_uint> {
-    context.structure().get::<u32>(DEVICE_FIELD).ok()
 }
 
 #[cfg(test)]

@@ -4,22 +4,24 @@
 // `swap.rs` loads models.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 
+use comfy_core::engine::device::Crossings;
 use comfy_core::engine::{self, BatchSizes};
 use comfy_core::tensor::IntoTensor;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::WarmupPolicy;
 use super::output::Outside;
 use super::settings::{self, PROP_MODEL, PROP_ON_ERROR, PROP_STATS, Settings};
-use super::state::{About, Job, Prepared, Role, State, Work};
+use super::state::{Job, Prepared, Role, State, Work};
+use super::tensors::{self, Tensors};
 use super::worker::{now, panic_text};
 use crate::batchcaps;
 use crate::batchmeta::ComfyBatchMeta;
+use crate::devicememory::{Gpu, Memory};
 use crate::wake::Waker;
 use crate::{preference, stream, video};
 
@@ -45,6 +47,8 @@ pub struct ComfyInfer {
     /// The src task's pool, for whoever has to end its waits.
     pub(super) pool: Mutex<Option<gst::BufferPool>>,
     pub(super) state: Mutex<State>,
+    /// From READY on, where the model may run on a GPU.
+    pub(super) gpu: Mutex<Option<Arc<Gpu>>>,
     /// The worker waits for work.
     pub(super) work: Waker,
     /// The src task waits for what is done.
@@ -94,6 +98,7 @@ impl ObjectSubclass for ComfyInfer {
             outside: Mutex::new(None),
             pool: Mutex::new(None),
             state: Mutex::new(State::new()),
+            gpu: Mutex::new(None),
             work: Waker::default(),
             done: Waker::default(),
             room: Waker::default(),
@@ -170,8 +175,14 @@ impl ElementImpl for ComfyInfer {
         &TEMPLATES
     }
 
+    fn set_context(&self, context: &gst::Context) {
+        self.look_at_context(context);
+        self.parent_set_context(context);
+    }
+
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
+            gst::StateChange::NullToReady => self.open_gpu(),
             gst::StateChange::ReadyToPaused => self.start_worker()?,
             // Before the parent deactivates pads, so that no stream lock is held by a wait.
             gst::StateChange::PausedToReady => self.stop(),
@@ -183,6 +194,7 @@ impl ElementImpl for ComfyInfer {
             gst::StateChange::ReadyToNull => {
                 let gone = self.state.lock().forget();
                 drop(gone);
+                *self.gpu.lock() = None;
             }
             _ => (),
         }
@@ -238,19 +250,22 @@ impl ComfyInfer {
         drop(state);
 
         let mut job = Job {
-            container,
             lane,
+            container,
             prepared: prepared.clone(),
             frames,
             started: now(),
             finished: 0,
             convert: 0,
             run: 0,
+            crossed: Crossings::default(),
             result: Ok(()),
         };
         if let Some(prepared) = prepared
             && let Err(error) = self.convert_guarded(&mut job, &prepared)
         {
+            // The error that counts is there already.
+            let _ = job.settle();
             self.state.lock().give_back(&mut job);
             self.fail(&error);
             return Err(gst::FlowError::Error);
@@ -258,6 +273,7 @@ impl ComfyInfer {
         job.convert = now() - job.started;
         let mut state = self.state.lock();
         if let Err(error) = state.flow {
+            let _ = MutexGuard::unlocked(&mut state, || job.settle());
             state.give_back(&mut job);
             self.room.wake();
             return Err(error);
@@ -273,7 +289,10 @@ impl ComfyInfer {
         let converted = catch_unwind(AssertUnwindSafe(|| self.convert(job, prepared)));
         let model = || prepared.engine.spec().name.clone();
         match converted {
-            Ok(converted) => converted.map_err(|reason| engine::Error::Fit { model: model(), reason }),
+            Ok(converted) => converted.map_err(|error| match error {
+                engine::Error::Setting(reason) => engine::Error::Fit { model: model(), reason },
+                error => error,
+            }),
             Err(panic) => {
                 *self.inside.lock() = None;
                 Err(engine::Error::Run {
@@ -285,24 +304,35 @@ impl ComfyInfer {
     }
 
     /// Each frame straight into its slot of the input tensor.
-    fn convert(&self, job: &mut Job, prepared: &Prepared) -> Result<(), String> {
+    fn convert(&self, job: &mut Job, prepared: &Prepared) -> Result<(), engine::Error> {
         let Some((info, geometry)) = &prepared.tensors else {
             return Ok(());
         };
-        let Some(lane) = &mut job.lane else { return Ok(()) };
-        let spec = video::image_spec(info).ok_or_else(|| format!("frames are {info:?}, which is not converted"))?;
+        let batch = job.container.meta::<ComfyBatchMeta>().expect("looked at in chain");
+        let lane = match &mut job.lane {
+            Some(Tensors::Main(lane)) => lane,
+            Some(Tensors::Device(lane)) => {
+                let before = lane.report().crossings;
+                tensors::load(&mut **lane, batch.batch(), info, &prepared.place)?;
+                job.crossed = lane.report().crossings.since(before);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let misfit = engine::Error::Setting;
+        let spec =
+            video::image_spec(info).ok_or_else(|| misfit(format!("frames are {info:?}, which is not converted")))?;
         let mut inside = self.inside.lock();
         if inside.as_ref().is_none_or(|(known, _)| *known != prepared.number) {
-            let into = IntoTensor::new(spec, geometry.input).map_err(|error| error.to_string())?;
+            let into = IntoTensor::new(spec, geometry.input).map_err(|error| misfit(error.to_string()))?;
             *inside = Some((prepared.number, into));
         }
         let (_, into) = inside.as_mut().expect("made above");
-        let batch = job.container.meta::<ComfyBatchMeta>().expect("looked at in chain");
         for (slot, frame) in batch.batch().frames.iter().enumerate() {
             let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&frame.input, info)
-                .map_err(|_| format!("frame {} of stream {} cannot be mapped", frame.sequence, frame.stream))?;
+                .map_err(|_| misfit(format!("frame {} of stream {} cannot be mapped", frame.sequence, frame.stream)))?;
             into.run(&video::image(&mapped), lane.input(slot))
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| misfit(error.to_string()))?;
         }
         Ok(())
     }
@@ -383,6 +413,9 @@ impl ComfyInfer {
             preference::answer(query, size);
             return true;
         }
+        if self.answer_context(query) {
+            return true;
+        }
         match query.view_mut() {
             QueryViewMut::Caps(query) => {
                 let caps = self.acceptable(query.filter());
@@ -402,64 +435,11 @@ impl ComfyInfer {
         }
     }
 
-    /// Batches that may come in.
-    fn acceptable(&self, filter: Option<&gst::CapsRef>) -> gst::Caps {
-        // Frames that pass until the model is there have to be fit for it.
-        let passes = self.settings.lock().warmup_policy == WarmupPolicy::PassThrough;
-        let state = self.state.lock();
-        let loaded = state.model.as_ref().filter(|model| model.role != Role::StandIn);
-        let loaded = loaded.map(|model| model.engine.clone());
-        drop(state);
-        let identity = match &loaded {
-            Some(engine) => engine.is_identity(),
-            None => self.settings.lock().is_identity(),
-        };
-        let pictures = loaded.map_or(!passes, |engine| About::of(&*engine).pictures);
-        let peer = self.srcpad.peer_query_caps(None);
-        let mut caps = if identity {
-            batchcaps::batch_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
-        } else if !pictures {
-            // Frames go on as they came.
-            batchcaps::infer_template().intersect_with_mode(&peer, gst::CapsIntersectMode::First)
-        } else {
-            // Anything that can be converted; formats that downstream takes come first, since output follows input.
-            // The output's size is the model's, so downstream's says nothing about the input's.
-            let mut formats = peer;
-            for structure in formats.make_mut().iter_mut() {
-                let others: Vec<String> = structure
-                    .fields()
-                    .map(|f| f.to_string())
-                    .filter(|f| f != "format")
-                    .collect();
-                structure.remove_fields(others.iter().map(String::as_str));
-            }
-            let template = batchcaps::infer_template();
-            let first = template.intersect_with_mode(&formats, gst::CapsIntersectMode::First);
-            first
-                .iter_with_features()
-                .chain(template.iter_with_features())
-                .map(|(s, f)| (s.to_owned(), f.to_owned()))
-                .collect()
-        };
-        if let Some(filter) = filter {
-            caps = filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First);
-        }
-        caps
-    }
-
-    /// Frames are read with their own strides, and held while in flight.
-    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> bool {
-        let Some(caps) = query.get_owned().0 else { return false };
-        let in_flight = self.settings.lock().in_flight;
-        let capacity = batchcaps::capacity(&caps).unwrap_or(1) as u32;
-        let size = gst_video::VideoInfo::from_caps(&batchcaps::of_batches(&caps)).map_or(0, |info| info.size() as u32);
-        query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        query.add_allocation_pool(None::<&gst::BufferPool>, size, capacity * in_flight + 1, 0);
-        true
-    }
-
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
         use gst::QueryViewMut;
+        if self.answer_context(query) {
+            return true;
+        }
         match query.view_mut() {
             QueryViewMut::Latency(_) => {
                 if !self.sinkpad.peer_query(query) {
@@ -593,12 +573,12 @@ impl ComfyInfer {
             pool.set_flushing(false);
         }
         let mut state = self.state.lock();
-        let mut dropped = state.flush();
+        let mut dropped = self.drop_batches(&mut state);
         // The run that was interrupted hands its lane back first, or it would be taken for a failure.
         while !state.worker_idle && !state.warming {
             self.room.wait(&mut state);
         }
-        dropped.extend(state.flush());
+        dropped.extend(self.drop_batches(&mut state));
         self.room.wake();
         let interrupts = state.interrupts();
         state.flow = Ok(gst::FlowSuccess::Ok);
@@ -608,6 +588,22 @@ impl ComfyInfer {
         }
         stream::keep_sticky(&self.srcpad, dropped);
         self.start_task();
+    }
+
+    /// Lets batches on their way go, and gives their lanes back. Answers the events between them.
+    fn drop_batches(&self, state: &mut MutexGuard<'_, State>) -> Vec<gst::Event> {
+        let (events, mut jobs) = state.flush();
+        MutexGuard::unlocked(state, || {
+            for job in &mut jobs {
+                // What failed is dropped.
+                let _ = job.settle();
+            }
+        });
+        for job in &mut jobs {
+            state.give_back(job);
+        }
+        MutexGuard::unlocked(state, || drop(jobs));
+        events
     }
 
     fn end_worker(&self) {
@@ -642,6 +638,7 @@ impl ComfyInfer {
     fn stats(&self) -> gst::Structure {
         let state = self.state.lock();
         let counts = &state.counts;
+        let prepared = state.prepared.as_ref();
         let mean = |total: u64| total / counts.batches.max(1);
         let builder = gst::Structure::builder("stats")
             .field("model", &state.about.model)
@@ -660,6 +657,13 @@ impl ComfyInfer {
             .field("held", counts.held)
             .field("non-finite", counts.non_finite)
             .field("tensors", counts.tensors)
+            .field("memory-in", prepared.map_or("", |prepared| prepared.place.input.name()))
+            .field("memory-out", state.output.as_ref().map_or("", |caps| Memory::of(caps).name()))
+            .field("uploads", counts.crossings.uploads)
+            .field("downloads", counts.crossings.downloads)
+            .field("host-copies", counts.crossings.host_copies)
+            .field("device-copies", counts.crossings.device_copies)
+            .field("cuda-graphs", state.graphs)
             .field("in-flight", state.in_flight() as u32)
             .field("convert-ns", mean(counts.convert))
             .field("run-ns", mean(counts.run))

@@ -40,6 +40,8 @@ mod settings;
 mod state;
 mod swap;
 mod task;
+mod tensors;
+mod upstream;
 mod worker;
 
 glib::wrapper! {

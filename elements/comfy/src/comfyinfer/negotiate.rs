@@ -4,10 +4,13 @@ use comfy_core::engine::Geometry;
 use comfy_core::tensor::{FromTensor, ImageTensor, PixelFormat};
 use gst::prelude::*;
 
-use super::output::Outside;
+use super::output::{Outside, Way};
 use super::restore::Scale;
 use super::state::{Fit, Prepared};
-use crate::{batchcaps, video};
+use super::tensors::Place;
+use super::upstream::in_cuda_memory;
+use crate::devicememory::Memory;
+use crate::{batchcaps, pinned, video};
 
 /// Why there are no output caps.
 pub(super) enum Refused {
@@ -31,16 +34,32 @@ pub(super) fn negotiate(
         // Frames go on as they are.
         return Ok((prepared.caps.clone(), Outside::untouched(prepared.number)));
     };
-    let (output, caps) = choose(srcpad, input, tensor, prepared.capacity, &prepared.engine.spec().name)?;
-    let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
-    let from = FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?;
+    let place = &prepared.place;
+    let (output, memory, caps) = choose(
+        srcpad,
+        input,
+        tensor,
+        prepared.capacity,
+        place,
+        &prepared.engine.spec().name,
+    )?;
+    let way = match place.device {
+        Some(_) => Way::Device {
+            output: memory,
+            same: memory == place.input,
+        },
+        None => {
+            let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
+            Way::Processor(FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?)
+        }
+    };
     let scale = (output.width() != input.width() || output.height() != input.height()).then(|| Scale {
         from: input.clone(),
         to: output.clone(),
     });
-    let pool = pool(srcpad, &caps, &output, prepared.capacity * (in_flight + 2) + 1)
+    let pool = pool(srcpad, &caps, &output, place, prepared.capacity * (in_flight + 2) + 1)
         .map_err(|error| Refused::Text(format!("no buffer pool for {caps}: {error}")))?;
-    let outside = Outside::new(prepared.number, *port, input.clone(), output, from, scale, pool);
+    let outside = Outside::new(prepared.number, *port, input.clone(), output, way, scale, pool);
     Ok((caps, outside))
 }
 
@@ -49,7 +68,7 @@ pub(super) fn check(srcpad: &gst::Pad, fit: &Fit, geometry: Option<&Geometry>, m
     let input = fit.info.as_ref();
     let image = input.and_then(|input| Some((input, geometry?.output.as_ref()?)));
     match image {
-        Some((input, (_, tensor))) => choose(srcpad, input, tensor, fit.capacity, model).map(drop),
+        Some((input, (_, tensor))) => choose(srcpad, input, tensor, fit.capacity, &fit.place, model).map(drop),
         None if srcpad.peer_query_caps(Some(&fit.caps)).is_empty() => Err(Refused::Text(format!(
             "model {model} lets frames pass as they are, and downstream does not take them ({}); put videoconvert or videoscale behind comfyunbatch",
             fit.caps
@@ -64,24 +83,26 @@ fn choose(
     input: &gst_video::VideoInfo,
     tensor: &ImageTensor,
     capacity: usize,
+    place: &Place,
     model: &str,
-) -> Result<(gst_video::VideoInfo, gst::Caps), Refused> {
+) -> Result<(gst_video::VideoInfo, Memory, gst::Caps), Refused> {
     let (width, height) = (tensor.width as u32, tensor.height as u32);
-    let wanted: Vec<gst_video::VideoInfo> = formats(input)
-        .filter_map(|format| output_info(input, format, width, height))
-        .collect();
+    let mut wanted = Vec::new();
     let mut filter = gst::Caps::new_empty();
-    for info in &wanted {
-        if let Ok(caps) = info.to_caps() {
-            filter.make_mut().append(batchcaps::of_frames(&caps, Some(capacity)));
+    for (memory, format) in kinds(input, place) {
+        let Some(info) = output_info(input, format, width, height) else {
+            continue;
+        };
+        let Ok(mut frames) = info.to_caps() else { continue };
+        if memory == Memory::Cuda {
+            frames = in_cuda_memory(frames);
         }
+        let caps = batchcaps::of_frames(&frames, Some(capacity));
+        filter.merge(caps.clone());
+        wanted.push((info, memory, caps));
     }
     let allowed = srcpad.peer_query_caps(Some(&filter));
-    let chosen = wanted.into_iter().find_map(|info| {
-        let frames = info.to_caps().ok()?;
-        let caps = batchcaps::of_frames(&frames, Some(capacity));
-        caps.can_intersect(&allowed).then_some((info, caps))
-    });
+    let chosen = wanted.into_iter().find(|(.., caps)| caps.can_intersect(&allowed));
     chosen.ok_or_else(|| {
         if !srcpad.is_linked() {
             return Refused::Flow(gst::FlowError::NotLinked);
@@ -92,11 +113,26 @@ fn choose(
     })
 }
 
-/// The input's own format first.
-fn formats(input: &gst_video::VideoInfo) -> impl Iterator<Item = PixelFormat> {
+/// Memories and formats that go out, the best first: on the GPU as long as somebody takes it there, and in the input's
+/// own format.
+fn kinds(input: &gst_video::VideoInfo, place: &Place) -> Vec<(Memory, PixelFormat)> {
     let own = video::image_spec(input).map(|spec| spec.format);
-    own.into_iter()
-        .chain(PixelFormat::ALL.into_iter().filter(move |format| Some(*format) != own))
+    let mut kinds = Vec::new();
+    let mut add = |memory: Memory, formats: &[PixelFormat]| {
+        let first = own.into_iter().filter(|own| formats.contains(own));
+        let rest = formats.iter().copied().filter(|format| Some(*format) != own);
+        kinds.extend(first.chain(rest).map(|format| (memory, format)));
+    };
+    match (&place.device, &place.gpu) {
+        (None, _) => add(Memory::System, &PixelFormat::ALL),
+        (Some(_), gpu) => {
+            if gpu.is_some() {
+                add(Memory::Cuda, &batchcaps::cuda_formats());
+            }
+            add(Memory::System, &PixelFormat::DEVICE);
+        }
+    }
+    kinds
 }
 
 fn output_info(
@@ -130,8 +166,13 @@ fn pool(
     srcpad: &gst::Pad,
     caps: &gst::Caps,
     info: &gst_video::VideoInfo,
+    place: &Place,
     needed: usize,
 ) -> Result<gst::BufferPool, glib::BoolError> {
+    if let (Memory::Cuda, Some(gpu)) = (Memory::of(caps), &place.gpu) {
+        // Downstream's may be in another context, and this one is where our kernels write.
+        return gpu.pool(&batchcaps::of_batches(caps), info.size() as u32, 0);
+    }
     let mut query = gst::query::Allocation::new(Some(caps), true);
     let answered = srcpad.peer_query(&mut query);
     let video_meta = answered && query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
@@ -147,6 +188,12 @@ fn pool(
                 return Ok(pool);
             }
         }
+    }
+    if let Some(device) = &place.device {
+        let allocator = pinned::PinnedAllocator::new(device);
+        let pool = pinned::pool(&allocator, &frames, info.size() as u32, 0)?;
+        pool.set_active(true)?;
+        return Ok(pool);
     }
     let pool = gst_video::VideoBufferPool::new();
     configure(pool.upcast(), &frames, info.size() as u32, 0, 0, video_meta, &query)

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use comfy_core::engine::Lane;
+use comfy_core::engine::{self, Lane};
 use comfy_core::tensor::FromTensor;
 use gst::prelude::*;
 
 use super::OnError;
 use super::restore::{Scale, restore};
 use super::state::{Counts, Prepared};
+use super::tensors::{self, Tensors};
 use crate::batchmeta::{Batch, Frame, Status};
+use crate::devicememory::Memory;
 use crate::tensormeta::{ComfyTensorMeta, Tensor};
 use crate::video;
 
@@ -25,7 +27,7 @@ struct Image {
     port: usize,
     input: gst_video::VideoInfo,
     output: gst_video::VideoInfo,
-    from: FromTensor,
+    way: Way,
     scale: Option<Scale>,
     pool: gst::BufferPool,
     /// The last good picture of each stream, kept for on-error=hold only.
@@ -34,11 +36,21 @@ struct Image {
     converter: Option<gst_video::VideoConverter>,
 }
 
+/// How pictures get out of tensors.
+pub(super) enum Way {
+    /// By the processor.
+    Processor(FromTensor),
+    /// By the GPU that has the tensors, into this memory; and whether frames came in the same.
+    Device { output: Memory, same: bool },
+}
+
 /// Why a batch has no outputs.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// Flushing while waiting for a buffer.
     Flow(gst::FlowError),
+    /// The model, or the device it runs on.
+    Engine(engine::Error),
     /// For the user.
     Text(String),
 }
@@ -60,7 +72,7 @@ impl Outside {
         port: usize,
         input: gst_video::VideoInfo,
         output: gst_video::VideoInfo,
-        from: FromTensor,
+        way: Way,
         scale: Option<Scale>,
         pool: gst::BufferPool,
     ) -> Self {
@@ -68,7 +80,7 @@ impl Outside {
             port,
             input,
             output,
-            from,
+            way,
             scale,
             pool,
             last: BTreeMap::new(),
@@ -89,11 +101,15 @@ impl Outside {
     pub(super) fn fill(
         &mut self,
         batch: &mut Batch,
-        lane: &dyn Lane,
+        lane: &mut Tensors,
         prepared: &Prepared,
         on_error: OnError,
         counts: &mut Counts,
     ) -> Result<(), Broken> {
+        let mut made = match lane {
+            Tensors::Device(_) => self.bring(batch, lane, prepared, counts)?.into_iter(),
+            Tensors::Main(_) => Vec::new().into_iter(),
+        };
         let tensors = prepared
             .tensors
             .as_ref()
@@ -101,7 +117,11 @@ impl Outside {
         for (slot, frame) in batch.frames.iter_mut().enumerate() {
             frame.status = Status::Inferred;
             if let Some(image) = &mut self.image {
-                let output = image.convert(frame, lane, slot, counts)?;
+                let output = match (made.next(), &*lane) {
+                    (Some(output), _) => output,
+                    (None, Tensors::Main(lane)) => image.convert(frame, &**lane, slot, counts)?,
+                    (None, Tensors::Device(_)) => return Err(Broken::Text("a picture is missing".into())),
+                };
                 if on_error == OnError::Hold {
                     image.last.insert(frame.stream, output.clone());
                 }
@@ -128,6 +148,46 @@ impl Outside {
             }
         }
         Ok(())
+    }
+
+    /// Pictures of a batch out of a GPU's tensors, all by one kernel; and whatever else the model gives.
+    fn bring(
+        &mut self,
+        batch: &Batch,
+        lane: &mut Tensors,
+        prepared: &Prepared,
+        counts: &mut Counts,
+    ) -> Result<Vec<gst::Buffer>, Broken> {
+        let Tensors::Device(lane) = lane else {
+            return Ok(Vec::new());
+        };
+        let place = &prepared.place;
+        let before = lane.report().crossings;
+        let mut outputs = Vec::new();
+        let (info, memory) = match (&self.image, &prepared.tensors) {
+            (Some(image), _) => {
+                outputs.reserve_exact(batch.frames.len());
+                for _ in &batch.frames {
+                    outputs.push(image.pool.acquire_buffer(None)?);
+                }
+                let Way::Device { output, .. } = image.way else {
+                    return Err(Broken::Text("its pictures are on a GPU, and were expected in main memory".into()));
+                };
+                (&image.output, output)
+            }
+            // No picture, but perhaps tensors.
+            (None, Some((info, _))) => (info, Memory::System),
+            (None, None) => return Ok(outputs),
+        };
+        let written = tensors::store(&mut **lane, &mut outputs, info, memory, place).map_err(Broken::Engine)?;
+        counts.non_finite += written.non_finite as u64;
+        counts.crossings.add(lane.report().crossings.since(before));
+        if let Some(image) = &self.image {
+            for (frame, output) in batch.frames.iter().zip(&mut outputs) {
+                restore(&frame.input, output.make_mut(), image.scale.as_ref());
+            }
+        }
+        Ok(outputs)
     }
 
     /// Frames of a batch that came before the model was there: they go on as they came.
@@ -164,8 +224,17 @@ impl Outside {
                 counts.held += 1;
                 continue;
             }
-            if image.input.to_caps().ok() != image.output.to_caps().ok() {
-                frame.output = Some(image.scaled_input(frame)?);
+            match image.way {
+                _ if image.is_as_it_came() => {}
+                // The way of the processor goes through a map, which device memory does not have.
+                Way::Device { same: false, .. } | Way::Device { output: Memory::Cuda, .. } => {
+                    return Err(Broken::Text(
+                        "a frame cannot be passed through: it is in a GPU's memory, and the model's pictures are of \
+                         another kind; set on-error=hold, or fail"
+                            .into(),
+                    ));
+                }
+                _ => frame.output = Some(image.scaled_input(frame)?),
             }
             frame.status = Status::PassedThrough;
             counts.passed += 1;
@@ -175,6 +244,12 @@ impl Outside {
 }
 
 impl Image {
+    /// Whether an input frame can stand for an output frame.
+    fn is_as_it_came(&self) -> bool {
+        let same = matches!(self.way, Way::Processor(_) | Way::Device { same: true, .. });
+        same && self.input.to_caps().ok() == self.output.to_caps().ok()
+    }
+
     fn convert(
         &mut self,
         frame: &Frame,
@@ -185,10 +260,12 @@ impl Image {
         let mut output = self.pool.acquire_buffer(None)?;
         let target = output.make_mut();
         {
+            let Way::Processor(from) = &mut self.way else {
+                return Err(Broken::Text("its pictures are in main memory, and were expected on a GPU".into()));
+            };
             let mut mapped = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
                 .map_err(|_| Broken::Text("an output buffer cannot be mapped for writing".into()))?;
-            let written = self
-                .from
+            let written = from
                 .run(lane.output(self.port, slot), &mut video::image_mut(&mut mapped))
                 .map_err(|error| Broken::Text(error.to_string()))?;
             counts.non_finite += written.non_finite as u64;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use comfy_core::engine::OpenRequest;
+use comfy_core::engine::null::PREFIX;
 use gst::prelude::*;
 
 use super::{Backend, OnError, Precision, WarmupPolicy};
@@ -69,6 +70,14 @@ impl Settings {
             cache: self.engine_cache.as_ref().map(PathBuf::from),
             library: plugin_folder(),
         }
+    }
+
+    /// The GPU that the model may run on.
+    pub(super) fn gpu(&self) -> Option<u32> {
+        let named = matches!(self.backend, Backend::Cuda | Backend::Tensorrt);
+        let model = self.model.as_deref().unwrap_or("");
+        let file = !model.is_empty() && !model.starts_with(PREFIX);
+        (named || (self.backend == Backend::Auto && file)).then_some(self.device_id)
     }
 
     /// Whether frames will pass untouched, as far as settings tell before anything is loaded.

@@ -8,17 +8,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use comfy_core::engine::device::Crossings;
 use comfy_core::engine::null::Cancel;
-use comfy_core::engine::{self, Engine, Geometry, Interrupt, Lane, LaneRequest, OpenRequest};
+use comfy_core::engine::{self, Engine, Geometry, Interrupt, LaneRequest, OpenRequest};
 use comfy_core::timing::Longest;
 
 use super::settings::Settings;
+use super::tensors::{Place, Tensors};
 
 /// One batch on its way.
 pub(super) struct Job {
+    /// The tensors; None: there are no frames in it. Dropped before the frames, which a GPU may be reading for it.
+    pub(super) lane: Option<Tensors>,
     pub(super) container: gst::Buffer,
-    /// The tensors; None: frames pass untouched (no frames in it, or an identity engine to be run for its time).
-    pub(super) lane: Option<Box<dyn Lane>>,
     /// What held when it came; None with no frames in it.
     pub(super) prepared: Option<Arc<Prepared>>,
     /// Frames in it.
@@ -30,7 +32,19 @@ pub(super) struct Job {
     /// Nanoseconds of conversion into the tensor, and of the model alone.
     pub(super) convert: u64,
     pub(super) run: u64,
+    /// What crossed on the way in.
+    pub(super) crossed: Crossings,
     pub(super) result: Result<(), engine::Error>,
+}
+
+impl Job {
+    /// Waits until a GPU has done with the batch, without the lock: before its lane or its frames go anywhere else.
+    pub(super) fn settle(&mut self) -> Result<(), engine::Error> {
+        match &mut self.lane {
+            Some(lane) => lane.settle(),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What the worker does.
@@ -67,6 +81,8 @@ pub(super) struct Prepared {
     pub(super) capacity: usize,
     /// None: the engine is the identity, or frames are not mapped here.
     pub(super) tensors: Option<(gst_video::VideoInfo, Geometry)>,
+    /// Where frames and tensors are.
+    pub(super) place: Place,
 }
 
 /// What a model has to be prepared for.
@@ -75,6 +91,7 @@ pub(super) struct Fit {
     pub(super) caps: gst::Caps,
     pub(super) capacity: usize,
     pub(super) info: Option<gst_video::VideoInfo>,
+    pub(super) place: Place,
     /// Frame duration.
     pub(super) frame: Option<gst::ClockTime>,
     pub(super) request: LaneRequest,
@@ -86,7 +103,7 @@ pub(super) struct Lanes {
     generation: u64,
     request: LaneRequest,
     pub(super) geometry: Option<Geometry>,
-    free: Vec<Box<dyn Lane>>,
+    free: Vec<Tensors>,
     interrupts: Vec<Arc<dyn Interrupt>>,
 }
 
@@ -94,7 +111,7 @@ impl Lanes {
     /// Sizes kept at once.
     const KEPT: usize = 4;
 
-    pub(super) fn new(request: LaneRequest, geometry: Option<Geometry>, free: Vec<Box<dyn Lane>>) -> Self {
+    pub(super) fn new(request: LaneRequest, geometry: Option<Geometry>, free: Vec<Tensors>) -> Self {
         Self {
             generation: 0,
             request,
@@ -186,6 +203,7 @@ pub(super) struct Counts {
     pub(super) held: u64,
     pub(super) non_finite: u64,
     pub(super) tensors: u64,
+    pub(super) crossings: Crossings,
     pub(super) convert: u64,
     pub(super) run: u64,
     pub(super) output: u64,
@@ -203,6 +221,7 @@ impl Counts {
         self.held += other.held;
         self.non_finite += other.non_finite;
         self.tensors += other.tensors;
+        self.crossings.add(other.crossings);
         self.convert += other.convert;
         self.run += other.run;
         self.output += other.output;
@@ -274,6 +293,10 @@ pub(super) struct State {
     /// The last output format, and the engine of this run, for stats.
     pub(super) output: Option<gst::Caps>,
     pub(super) about: About,
+    /// Whether a GPU's runs are recorded, for stats.
+    pub(super) graphs: &'static str,
+    /// Monotonic nanoseconds at which a GPU had done the last batch.
+    pub(super) device_free: u64,
 }
 
 impl State {
@@ -306,6 +329,8 @@ impl State {
             counts: Counts::default(),
             output: None,
             about: About::default(),
+            graphs: "",
+            device_free: 0,
         }
     }
 
@@ -348,6 +373,7 @@ impl State {
             turnaround: std::mem::take(&mut self.turnaround),
             counts: std::mem::take(&mut self.counts),
             output: self.output.take(),
+            graphs: self.graphs,
             ..Self::new()
         };
         let mut old = std::mem::replace(self, new);
@@ -427,6 +453,7 @@ impl State {
             caps: fit.caps.clone(),
             capacity: fit.capacity,
             tensors: fit.info.zip(geometry),
+            place: fit.place,
         });
         self.frame = self.frame.max(fit.frame);
         self.caps = Some(fit.caps);
@@ -464,9 +491,10 @@ impl State {
         (min, frame * (capacity * u64::from(in_flight)))
     }
 
-    /// Drops batches and events on their way, and answers the events; preparations stay. Lanes that come back are
-    /// taken in.
-    pub(super) fn flush(&mut self) -> Vec<gst::Event> {
+    /// Takes out batches and events on their way; preparations stay. The batches are to be settled, and their lanes given
+    /// back.
+    #[must_use]
+    pub(super) fn flush(&mut self) -> (Vec<gst::Event>, Vec<Job>) {
         let (mut jobs, mut events) = (Vec::new(), std::mem::take(&mut self.lost));
         // What is to be pushed stands before what is to be run.
         let to_push = std::mem::take(&mut self.to_push);
@@ -484,13 +512,10 @@ impl State {
                 work @ Work::Prepare(_) => self.to_run.push_back(work),
             }
         }
-        for job in &mut jobs {
-            self.give_back(job);
-        }
-        events
+        (events, jobs)
     }
 
-    pub(super) fn free_lane(&mut self, generation: u64) -> Option<Box<dyn Lane>> {
+    pub(super) fn free_lane(&mut self, generation: u64) -> Option<Tensors> {
         let model = self.model.as_mut()?;
         let lane = model.set(generation)?.free.pop()?;
         model.out += 1;

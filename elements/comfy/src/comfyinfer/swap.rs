@@ -19,7 +19,7 @@ use super::imp::{CAT, ComfyInfer};
 use super::negotiate::{Refused, check};
 use super::settings::{PROP_MODEL, Settings};
 use super::state::{Loading, Model, Role, Wanted};
-use super::worker::{fit, panic_text};
+use super::worker::{panic_text};
 
 /// How a load ended that did not end well.
 enum Ended {
@@ -349,7 +349,7 @@ impl ComfyInfer {
                 self.wake();
                 return Ok(());
             };
-            let fit = fit(&*engine, &caps)?;
+            let fit = self.fit(&*engine, &caps)?;
             let geometry = model.lanes(&fit.request).map(|lanes| lanes.geometry.clone());
             match geometry {
                 Some(_) if accepted.as_ref() == Some(&caps) => {

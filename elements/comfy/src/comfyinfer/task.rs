@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use comfy_core::engine;
+use comfy_core::engine::device::Graphs;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -12,6 +13,7 @@ use super::imp::{CAT, ComfyInfer};
 use super::negotiate::{Refused, negotiate};
 use super::output::Broken;
 use super::state::{Counts, Done, Job, Prepared};
+use super::tensors::Tensors;
 use super::worker::{now, panic_text};
 use crate::batchmeta::ComfyBatchMeta;
 
@@ -93,6 +95,7 @@ impl ComfyInfer {
     /// Outputs of a batch, its lane back, and the batch on its way.
     fn finish(&self, mut job: Job) -> Result<gst::FlowSuccess, gst::FlowError> {
         let on_error = self.settings.lock().on_error;
+        self.settle(&mut job);
         if let Some(prepared) = &job.prepared {
             // What this batch was prepared for, not what is in force by now: models change between two batches.
             let known = self.outside.lock().as_ref().map(|outside| outside.number);
@@ -110,7 +113,8 @@ impl ComfyInfer {
         };
         let mut broken = None;
         let mut not_finite = None;
-        if let (Some(lane), Some(prepared)) = (&job.lane, &job.prepared) {
+        counts.crossings = job.crossed;
+        if let (Some(lane), Some(prepared)) = (&mut job.lane, &job.prepared) {
             let container = job.container.make_mut();
             let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
             let batch = meta.batch_mut();
@@ -124,7 +128,7 @@ impl ComfyInfer {
                 }
                 (Ok(()), Some(outside)) => {
                     // An engine that panics is an engine that failed, here as in its run.
-                    let fill = || outside.fill(batch, &**lane, prepared, on_error, &mut counts);
+                    let fill = || outside.fill(batch, lane, prepared, on_error, &mut counts);
                     catch_unwind(AssertUnwindSafe(fill)).unwrap_or_else(|panic| {
                         Err(Broken::Text(format!(
                             "model {} failed: its outputs cannot be read: it panicked: {}",
@@ -143,6 +147,19 @@ impl ComfyInfer {
                     broken = Some(error.clone());
                     Err(Broken::Flow(gst::FlowError::Error))
                 }
+            };
+            // What a device could not bring back is a run that failed, and the same happens to its frames.
+            let filled = match (filled, self.outside.lock().as_mut()) {
+                (Err(Broken::Engine(error)), Some(outside)) if on_error != OnError::Fail => {
+                    broken = Some(error);
+                    outside.replace(batch, on_error, &mut counts)
+                }
+                (Err(Broken::Engine(error)), _) => {
+                    counts.failed += job.frames as u64;
+                    broken = Some(error);
+                    Err(Broken::Flow(gst::FlowError::Error))
+                }
+                (filled, _) => filled,
             };
             if let Err(cause) = filled {
                 let mut state = self.state.lock();
@@ -164,6 +181,10 @@ impl ComfyInfer {
                         Err(gst::FlowError::Error)
                     }
                     Broken::Flow(flow) => Err(flow),
+                    Broken::Engine(error) => {
+                        self.fail(&error);
+                        Err(gst::FlowError::Error)
+                    }
                     Broken::Text(text) => {
                         gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
                         Err(gst::FlowError::Error)
@@ -211,6 +232,33 @@ impl ComfyInfer {
             self.post_latency();
         }
         self.srcpad.push(job.container)
+    }
+
+    /// A run on a GPU is over when the device says so, and its failures show here.
+    fn settle(&self, job: &mut Job) {
+        let Some(Tensors::Device(lane)) = &mut job.lane else {
+            return;
+        };
+        let graphs = match lane.report().graphs {
+            Graphs::On => "on",
+            Graphs::Off(_) => "off",
+        };
+        let waited = catch_unwind(AssertUnwindSafe(|| lane.wait())).unwrap_or_else(|panic| {
+            Err(engine::Error::Run {
+                model: String::new(),
+                reason: format!("waiting for the device panicked: {}", panic_text(panic.as_ref())),
+            })
+        });
+        if job.result.is_ok() {
+            job.result = waited;
+        }
+        let begun = job.finished - job.run;
+        let mut state = self.state.lock();
+        state.graphs = graphs;
+        job.finished = now();
+        // Two batches are queued at once: the second one's begins when the first one's ends.
+        job.run = job.finished - begun.max(state.device_free);
+        state.device_free = job.finished;
     }
 
     fn tell_failing(&self, broken: Option<&engine::Error>, on_error: OnError) {

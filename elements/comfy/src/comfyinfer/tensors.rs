@@ -2,13 +2,47 @@
 
 use std::sync::Arc;
 
-use comfy_core::engine::device::{DeviceLane, Report, Source, Target};
+use comfy_core::cuda::Device;
+use comfy_core::engine::device::{DeviceLane, Source, Target};
 use comfy_core::engine::{self, Engine, Geometry, Interrupt, Lane, LaneRequest};
 use comfy_core::tensor::{TensorRef, Written};
 
 use crate::batchmeta::Batch;
 use crate::devicememory::{Access, Gpu, Memory};
 use crate::video;
+
+/// Where frames come from, and where the tensors are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    pub(super) input: Memory,
+    /// The GPU that the engine runs on; None: the processor does everything.
+    pub(super) device: Option<Arc<Device>>,
+    /// The same as GStreamer shares it; None: its frames cannot be kept there.
+    pub(super) gpu: Option<Arc<Gpu>>,
+}
+
+impl Place {
+    /// For frames of these caps, or why they and this engine do not come together.
+    pub(super) fn new(engine: &dyn Engine, frames: &gst::CapsRef, gpu: Option<Arc<Gpu>>) -> Result<Self, String> {
+        let place = Self {
+            input: Memory::of(frames),
+            device: engine.device(),
+            gpu,
+        };
+        match (place.input, &place.device, &place.gpu) {
+            (Memory::System, ..) | (Memory::Cuda, Some(_), Some(_)) => Ok(place),
+            (Memory::Cuda, None, _) => Err(format!(
+                "frames are in a GPU's memory and it runs on the processor ({}); put cudadownload before comfybatch",
+                engine.spec().runtime
+            )),
+            (Memory::Cuda, Some(_), None) => Err(
+                "frames are in a GPU's memory, and GStreamer's CUDA library cannot be used here (GST_DEBUG=comfyinfer:4 \
+                 says why); put cudadownload before comfybatch"
+                    .into(),
+            ),
+        }
+    }
+}
 
 /// A lane.
 pub(super) enum Tensors {
@@ -63,11 +97,16 @@ impl Tensors {
             Tensors::Device(lane) => lane.output(port, slot),
         }
     }
+}
 
-    pub(super) fn report(&self) -> Option<Report> {
-        match self {
-            Tensors::Main(_) => None,
-            Tensors::Device(lane) => Some(lane.report()),
+const NO_GPU: &str = "there is no GPU whose memory GStreamer shares";
+
+impl Drop for Tensors {
+    /// A batch that is given up takes its lane with it, and its frames follow.
+    fn drop(&mut self) {
+        if let Tensors::Device(lane) = self {
+            // What failed there is nobody's any more.
+            let _ = lane.wait();
         }
     }
 }
@@ -77,8 +116,7 @@ pub(super) fn load(
     lane: &mut dyn DeviceLane,
     batch: &Batch,
     info: &gst_video::VideoInfo,
-    memory: Memory,
-    gpu: &Gpu,
+    place: &Place,
 ) -> Result<(), engine::Error> {
     let misfit = |reason: String| engine::Error::Setting(reason);
     let spec = video::image_spec(info).ok_or_else(|| misfit(format!("frames are {info:?}, which is not converted")))?;
@@ -86,8 +124,9 @@ pub(super) fn load(
         let frame = &batch.frames[at];
         format!("frame {} of stream {}", frame.sequence, frame.stream)
     };
-    match memory {
+    match place.input {
         Memory::Cuda => {
+            let gpu = place.gpu.as_ref().ok_or_else(|| misfit(NO_GPU.into()))?;
             let mut sources = Vec::with_capacity(batch.frames.len());
             for (at, frame) in batch.frames.iter().enumerate() {
                 let image = gpu.image(&frame.input, info, Access::Read);
@@ -114,12 +153,13 @@ pub(super) fn store(
     outputs: &mut [gst::Buffer],
     info: &gst_video::VideoInfo,
     memory: Memory,
-    gpu: &Gpu,
+    place: &Place,
 ) -> Result<Written, engine::Error> {
     let misfit = |reason: String| engine::Error::Setting(reason);
     let spec = video::image_spec(info).ok_or_else(|| misfit(format!("frames of {info:?} cannot be made")))?;
     match memory {
         Memory::Cuda => {
+            let gpu = place.gpu.as_ref().ok_or_else(|| misfit(NO_GPU.into()))?;
             let mut targets = Vec::with_capacity(outputs.len());
             for buffer in outputs {
                 let image = gpu.image(buffer, info, Access::Write);

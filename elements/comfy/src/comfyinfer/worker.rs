@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 
 use super::imp::{CAT, ComfyInfer};
 use super::state::{Done, Fit, Lanes, State, Work};
+use super::tensors::{Place, Tensors};
 use crate::{batchcaps, video};
 
 impl ComfyInfer {
@@ -83,7 +84,7 @@ impl ComfyInfer {
         // No other model takes its place meanwhile: the loader waits until caps that were queued are prepared.
         let engine = state.model.as_ref().map(|model| model.engine.clone())?;
         let before = state.latency(in_flight);
-        let fit = match fit(&*engine, &caps) {
+        let fit = match self.fit(&*engine, &caps) {
             Ok(fit) => fit,
             Err(error) => return self.unprepared(state, epoch, caps, &error),
         };
@@ -190,7 +191,7 @@ impl ComfyInfer {
             if given_up() {
                 return Err(engine::Error::Interrupted);
             }
-            guarded(&mut || engine.lane(&fit.request).map(|lane| lanes.push(lane)))?;
+            guarded(&mut || Tensors::new(engine, &fit.request).map(|lane| lanes.push(lane)))?;
             self.progress(
                 gst::ProgressType::Continue,
                 &format!("{name}: {number} of {count} lanes ready"),
@@ -199,12 +200,54 @@ impl ComfyInfer {
         // The first LATENCY answer stands on a timed run of a full batch.
         let start = now();
         if let Some(lane) = lanes.first_mut() {
-            guarded(&mut || lane.run(fit.capacity))?;
+            guarded(&mut || lane.run(fit.capacity).and_then(|()| lane.settle()))?;
         }
         let time = Duration::from_nanos(now() - start);
         let geometry = lanes.first().filter(|_| !engine.is_identity());
         let geometry = geometry.map(|lane| lane.geometry().clone());
         Ok((Lanes::new(fit.request, geometry, lanes), time))
+    }
+
+    /// What an engine needs for batches of these caps.
+    pub(super) fn fit(&self, engine: &dyn Engine, caps: &gst::Caps) -> Result<Fit, engine::Error> {
+        let capacity = batchcaps::capacity(caps).unwrap_or(1);
+        let frames = batchcaps::of_batches(caps);
+        let info = gst_video::VideoInfo::from_caps(&frames).ok();
+        let misfit = |reason: String| engine::Error::Fit {
+            model: engine.spec().name.clone(),
+            reason,
+        };
+        let (place, request) = match (&info, engine.is_identity()) {
+            // Lanes of an engine that touches no frame only take time.
+            (_, true) => (
+                Place::default(),
+                LaneRequest {
+                    width: 1,
+                    height: 1,
+                    batch: batchcaps::MAX_BATCH,
+                },
+            ),
+            (Some(info), false) => (
+                Place::new(engine, &frames, self.gpu()).map_err(misfit)?,
+                LaneRequest {
+                    width: info.width() as usize,
+                    height: info.height() as usize,
+                    batch: capacity,
+                },
+            ),
+            (None, false) => return Err(misfit(format!("caps {frames} are not raw video"))),
+        };
+        let rate = frames
+            .structure(0)
+            .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+        Ok(Fit {
+            caps: caps.clone(),
+            capacity,
+            info,
+            place,
+            frame: rate.filter(|r| r.numer() > 0).map(video::frame_duration),
+            request,
+        })
     }
 
     /// A failure on the worker's thread, which is nobody's when a stop has left that thread behind.
@@ -243,42 +286,6 @@ impl ComfyInfer {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Progress::builder(kind, "model", text).src(&*obj).build());
     }
-}
-
-/// What an engine needs for batches of these caps.
-pub(super) fn fit(engine: &dyn Engine, caps: &gst::Caps) -> Result<Fit, engine::Error> {
-    let capacity = batchcaps::capacity(caps).unwrap_or(1);
-    let frames = batchcaps::of_batches(caps);
-    let info = gst_video::VideoInfo::from_caps(&frames).ok();
-    let request = match (&info, engine.is_identity()) {
-        // Lanes of an engine that touches no frame only take time.
-        (_, true) => LaneRequest {
-            width: 1,
-            height: 1,
-            batch: batchcaps::MAX_BATCH,
-        },
-        (Some(info), false) => LaneRequest {
-            width: info.width() as usize,
-            height: info.height() as usize,
-            batch: capacity,
-        },
-        (None, false) => {
-            return Err(engine::Error::Fit {
-                model: engine.spec().name.clone(),
-                reason: format!("caps {frames} are not raw video in system memory"),
-            });
-        }
-    };
-    let rate = frames
-        .structure(0)
-        .and_then(|s| s.get::<gst::Fraction>("framerate").ok());
-    Ok(Fit {
-        caps: caps.clone(),
-        capacity,
-        info,
-        frame: rate.filter(|r| r.numer() > 0).map(video::frame_duration),
-        request,
-    })
 }
 
 /// Monotonic nanoseconds, for measuring.
