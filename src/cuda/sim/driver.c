@@ -401,19 +401,6 @@ static int copy_2d(const struct copy_2d *what, void *stream, int wait) {
     return failed ? failed : copy(from, to, what->width, what->height, stream, wait);
 }
 
-struct peer_end { size_t x, y, z, level; int type; const void *host; u64 device; void *array, *context; size_t pitch, height; };
-struct peer_copy { struct peer_end from, to; size_t width, height, depth; };
-
-API int cuMemcpy3DPeerAsync(const struct peer_copy *what, void *stream) {
-    const struct peer_end *from = &what->from, *to = &what->to;
-    int placed = from->x || from->y || from->z || to->x || to->y || to->z;
-    if (what->depth != 1 || placed || from->type != 2 || to->type != 2 || !from->context || !to->context) {
-        return NOT_SUPPORTED;
-    }
-    return copy((struct side){1, from->device, from->pitch}, (struct side){1, to->device, to->pitch}, what->width,
-                what->height, stream, 0);
-}
-
 API int cuMemcpy2DAsync_v2(const struct copy_2d *what, void *stream) { return copy_2d(what, stream, 0); }
 API int cuMemcpy2D_v2(const struct copy_2d *what) { return copy_2d(what, NULL, 1); }
 API int cuMemcpy2DUnaligned_v2(const struct copy_2d *what) { return copy_2d(what, NULL, 1); }
