@@ -128,6 +128,23 @@ impl Device {
             .map_err(|error| failed(self.ordinal, "asking for its memory", error.0))
     }
 
+    /// The context in which device memory was allocated, a `CUcontext`; None for what is no memory of a device. Kernels
+    /// may touch memory of [`Device::raw_context`] alone, copies that of every context.
+    pub fn context_of(&self, address: u64) -> Result<Option<u64>, Error> {
+        self.bind()?;
+        let mut context = std::ptr::null_mut::<std::ffi::c_void>();
+        let what = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_CONTEXT;
+        // SAFETY: a pointer is written to a local variable; the address is looked up, and not followed.
+        let answer = unsafe { sys::cuPointerGetAttribute((&raw mut context).cast(), what, address) };
+        match answer {
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(None),
+            answer => {
+                check(self.ordinal, "asking whose memory it is", answer)?;
+                Ok((!context.is_null()).then_some(context as u64))
+            }
+        }
+    }
+
     /// Waits until everything is done that was queued in its context, on whichever stream.
     pub fn synchronize(&self) -> Result<(), Error> {
         self.bind()?;

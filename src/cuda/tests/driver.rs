@@ -1,5 +1,7 @@
 //! Order, failures, and what is left behind.
 
+use cudarc::driver::sys;
+
 use super::{Rig, driver};
 use crate::cuda::{Device, DeviceBuffer, Error, Event, Pinned, Stream};
 use crate::tensor::{DType, DevicePlane};
@@ -272,4 +274,62 @@ fn a_copy_beyond_its_memory_is_found_out() {
     let buffer = DeviceBuffer::new(&rig.device, 64).unwrap();
     rig.stream.copy(buffer.address(), buffer.address() + 33, 32).unwrap();
     assert!(rig.stream.synchronize().is_err());
+}
+
+/// A context of somebody else's, current on this thread until it is dropped.
+struct Foreign(sys::CUcontext);
+
+impl Foreign {
+    fn new() -> Foreign {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the handle is written to a local variable.
+        unsafe { sys::cuCtxCreate_v2(&mut context, 0, 0) }.result().unwrap();
+        Foreign(context)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // SAFETY: the context is this one's, and used no more.
+        let _ = unsafe { sys::cuCtxDestroy_v2(self.0) };
+    }
+}
+
+#[test]
+fn memory_of_another_context_is_told_apart_and_refused_to_kernels() {
+    let rig = Rig::new();
+    let own = DeviceBuffer::new(&rig.device, 64).unwrap();
+    let foreign = Foreign::new();
+    let mut address = 0;
+    // SAFETY: the address is written to a local variable.
+    unsafe { sys::cuMemAlloc_v2(&mut address, 64) }.result().unwrap();
+    assert_eq!(
+        rig.device.context_of(own.address()).unwrap(),
+        Some(rig.device.raw_context())
+    );
+    assert_eq!(rig.device.context_of(address).unwrap(), Some(foreign.0 as u64));
+    assert_eq!(rig.device.context_of(address + 64).unwrap(), None);
+    rig.stream.copy(address, own.address(), 64).unwrap();
+    rig.stream.synchronize().unwrap();
+    let kernels = rig.device.kernels().unwrap();
+    kernels
+        .invert(&rig.stream, DType::U8, address, own.address(), 64)
+        .unwrap();
+    assert!(rig.stream.synchronize().is_err());
+    // SAFETY: the allocation was made above, and is used no more.
+    let _ = unsafe { sys::cuMemFree_v2(address) };
+}
+
+#[test]
+fn the_program_cannot_touch_the_device_s_memory() {
+    let rig = Rig::new();
+    let buffer = DeviceBuffer::new(&rig.device, 64).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let rights = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (first, end) = range.split_once('-')?;
+        let [first, end] = [first, end].map(|number| u64::from_str_radix(number, 16).unwrap());
+        (first..end).contains(&buffer.address()).then(|| rest[..4].to_owned())
+    });
+    assert_eq!(rights.as_deref(), Some("---p"));
 }

@@ -3,6 +3,7 @@
 use super::convert::{from_tensor, into_tensor};
 use super::*;
 
+mod device;
 mod garbage;
 
 const BYTE: f32 = 1.0 / 255.0;
