@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUDA_MEMCPY2D, CUmemorytype, CUresult};
+use cudarc::driver::sys::{self, CUDA_MEMCPY2D, CUDA_MEMCPY3D_PEER, CUmemorytype, CUresult};
 
 use super::{Device, Error, Stream, check};
 use crate::tensor::DevicePlane;
@@ -214,6 +214,56 @@ impl Stream {
         unsafe { self.copy_rows(Side::Device(from), Side::Device(to), row, rows) }
     }
 
+    /// Copies rows on the device out of memory of another context (a `CUcontext`, see [`Device::context_of`]).
+    ///
+    /// # Safety
+    ///
+    /// The context is alive, and stays so until the copy is done.
+    pub unsafe fn copy_foreign_plane(
+        &self,
+        context: u64,
+        from: DevicePlane,
+        to: DevicePlane,
+        row: usize,
+        rows: usize,
+    ) -> Result<(), Error> {
+        if row == 0 || rows == 0 {
+            return Ok(());
+        }
+        check_strides(from.stride, to.stride, row)?;
+        let copy = CUDA_MEMCPY3D_PEER {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcZ: 0,
+            srcLOD: 0,
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: from.address,
+            srcArray: std::ptr::null_mut(),
+            srcContext: context as sys::CUcontext,
+            srcPitch: from.stride,
+            srcHeight: rows,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstZ: 0,
+            dstLOD: 0,
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: to.address,
+            dstArray: std::ptr::null_mut(),
+            dstContext: self.device().raw_context() as sys::CUcontext,
+            dstPitch: to.stride,
+            dstHeight: rows,
+            WidthInBytes: row,
+            Height: rows,
+            Depth: 1,
+        };
+        self.device().bind()?;
+        // SAFETY: the description is read during the call; the one context is as the caller says, the other is ours.
+        let answer = unsafe { sys::cuMemcpy3DPeerAsync(&copy, self.handle()) };
+        check(self.device().ordinal(), "copying rows of another context", answer)
+    }
+
     /// Copies rows out of pinned memory, the first of which begins at `offset`.
     pub fn upload_plane(
         &self,
@@ -281,16 +331,7 @@ impl Stream {
         if row == 0 || rows == 0 {
             return Ok(());
         }
-        if from.stride() < row || to.stride() < row {
-            return Err(Error::Argument {
-                what: "copying rows",
-                reason: format!(
-                    "rows of {row} bytes overlap with strides of {} and {} bytes",
-                    from.stride(),
-                    to.stride()
-                ),
-            });
-        }
+        check_strides(from.stride(), to.stride(), row)?;
         let mut copy = CUDA_MEMCPY2D {
             srcXInBytes: 0,
             srcY: 0,
@@ -365,6 +406,16 @@ fn check_range(what: &'static str, memory: &Pinned, range: &Range<usize>) -> Res
     Err(Error::Argument {
         what,
         reason: format!("bytes {range:?} are not within {} of pinned memory", memory.len),
+    })
+}
+
+fn check_strides(from: usize, to: usize, row: usize) -> Result<(), Error> {
+    if from >= row && to >= row {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        what: "copying rows",
+        reason: format!("rows of {row} bytes overlap with strides of {from} and {to} bytes"),
     })
 }
 

@@ -106,7 +106,8 @@ impl Stream {
         unsafe { self.wait_stream(other.raw()) }
     }
 
-    /// Waits until all that is queued is done. What failed since the last wait shows here.
+    /// Waits until all that is queued is done. What failed since the last wait shows here. The driver may keep a core
+    /// busy meanwhile; [`Event::synchronize`] does not.
     pub fn synchronize(&self) -> Result<(), Error> {
         self.device.bind()?;
         // SAFETY: the handle is alive, as it is ours or outlives this.

@@ -96,7 +96,7 @@ API int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
 API int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) { (void)flags; return device ? INVALID_DEVICE : OK; }
 
 API int cuCtxPushCurrent_v2(void *context) {
-    if (depth == 64) {
+    if (depth == 16) {
         return INVALID_VALUE;
     }
     stack[depth++] = context;
@@ -404,6 +404,34 @@ static int copy_2d(const struct copy_2d *what, void *stream, int wait) {
 API int cuMemcpy2DAsync_v2(const struct copy_2d *what, void *stream) { return copy_2d(what, stream, 0); }
 API int cuMemcpy2D_v2(const struct copy_2d *what) { return copy_2d(what, NULL, 1); }
 API int cuMemcpy2DUnaligned_v2(const struct copy_2d *what) { return copy_2d(what, NULL, 1); }
+
+struct peer_end { size_t x, y, z, lod; int type; const void *host; u64 device; void *array; struct context *context;
+                  size_t pitch, height; };
+struct copy_peer { struct peer_end from, to; size_t width, height, depth; };
+
+static int belongs(const struct peer_end *end) {
+    struct allocation *a;
+    pthread_mutex_lock(&lock);
+    a = allocation_of(end->device, 1);
+    pthread_mutex_unlock(&lock);
+    return a && a->context == end->context;
+}
+
+/* One layer of rows: what is asked for here. */
+API int cuMemcpy3DPeerAsync(const struct copy_peer *what, void *stream) {
+    struct side from = device(what->from.device), to = device(what->to.device);
+    if (what->from.type != 2 || what->to.type != 2 || what->depth != 1 || what->from.z || what->to.z) {
+        return NOT_SUPPORTED;
+    }
+    if (!belongs(&what->from) || !belongs(&what->to)) {
+        return INVALID_VALUE;
+    }
+    from.pitch = what->from.pitch;
+    to.pitch = what->to.pitch;
+    from.address += what->from.y * from.pitch + what->from.x;
+    to.address += what->to.y * to.pitch + what->to.x;
+    return copy(from, to, what->width, what->height, stream, 0);
+}
 
 API int cuMemsetD8Async(u64 address, u8 byte, size_t bytes, void *handle) {
     struct stream *stream;

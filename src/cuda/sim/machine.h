@@ -96,7 +96,7 @@ static u8 *arena;
 static struct allocation *allocations, *pinned;
 static struct context *contexts, *primary;
 static struct stream *streams;
-static _Thread_local struct context *stack[64];
+static _Thread_local struct context *stack[16];
 static _Thread_local int depth;
 
 /* ---- kernels ---- */

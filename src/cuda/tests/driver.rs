@@ -309,6 +309,27 @@ fn memory_of_another_context_is_told_apart_and_refused_to_kernels() {
     );
     assert_eq!(rig.device.context_of(address).unwrap(), Some(foreign.0 as u64));
     assert_eq!(rig.device.context_of(address + 64).unwrap(), None);
+    let plane = |address| DevicePlane { address, stride: 16 };
+    rig.stream.fill(own.address(), 1, 64).unwrap();
+    rig.stream.fill(address, 2, 64).unwrap();
+    // SAFETY: the context lives to the end of the test, and the stream is waited for.
+    unsafe {
+        let copied = rig
+            .stream
+            .copy_foreign_plane(foreign.0 as u64, plane(address), plane(own.address()), 8, 4);
+        copied.unwrap();
+        // It is not this context's.
+        let copied = rig
+            .stream
+            .copy_foreign_plane(foreign.0 as u64, plane(own.address()), plane(own.address()), 8, 4);
+        assert!(copied.is_err());
+        assert!(
+            rig.stream
+                .copy_foreign_plane(foreign.0 as u64, plane(address), plane(address), 17, 2)
+                .is_err()
+        );
+    }
+    assert_eq!(rig.get(&own), [[2; 8], [1; 8]].concat().repeat(4));
     rig.stream.copy(address, own.address(), 64).unwrap();
     rig.stream.synchronize().unwrap();
     let kernels = rig.device.kernels().unwrap();
@@ -332,4 +353,29 @@ fn the_program_cannot_touch_the_device_s_memory() {
         (first..end).contains(&buffer.address()).then(|| rest[..4].to_owned())
     });
     assert_eq!(rights.as_deref(), Some("---p"));
+}
+
+/// What a process without the simulated driver is answered; run by the test below, in a process of its own.
+#[test]
+fn open_alone() {
+    if std::env::var_os("COMFY_TEST_ALONE").is_some() {
+        println!("answer: {:?}", Device::open(0).map(|device| device.name().to_owned()));
+    }
+}
+
+#[test]
+fn a_process_without_a_driver_gets_an_error_and_no_panic() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "cuda::tests::driver::open_alone", "--nocapture"])
+        .env("COMFY_TEST_ALONE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let answer = text.lines().find_map(|line| line.split_once("answer: ")).unwrap().1;
+    // A machine with a driver of its own answers with that.
+    assert!(
+        answer == "Err(NoDriver)" || answer.starts_with("Ok(") || answer.contains("device"),
+        "{answer}"
+    );
 }

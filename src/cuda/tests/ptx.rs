@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use libloading::Library;
 
-use crate::cuda::kernels::{ENTRIES, PTX};
+use crate::cuda::kernels::{ENTRIES, FromJob, IntoJob, InvertJob, PTX};
 
 /// C++03 leaves out what the compiler brings of its own. Without contraction, numbers come out as on the CPU.
 const OPTIONS: [&CStr; 3] = [c"--gpu-architecture=compute_75", c"--fmad=false", c"--std=c++03"];
@@ -28,6 +28,12 @@ fn the_text_suits_the_drivers_that_are_asked_for() {
         assert!(PTX.contains(&format!(".visible .entry {name}(")), "{name}");
     }
     assert_eq!(PTX.matches(".entry ").count(), ENTRIES.len());
+    // The parameters are as long as those that are handed over.
+    let sizes = [size_of::<IntoJob>(), size_of::<FromJob>(), size_of::<InvertJob>()];
+    for (name, size) in ENTRIES.into_iter().zip(sizes) {
+        let parameter = format!(".param .align 8 .b8 {}_param_0[{size}]", name.to_str().unwrap());
+        assert!(PTX.contains(&parameter), "{parameter}");
+    }
     // Memory of each thread's own would mean that the table of frames is copied.
     assert!(!PTX.contains(".local "));
 }
