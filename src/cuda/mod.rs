@@ -12,7 +12,6 @@
 #![allow(unsafe_code)]
 
 pub mod device;
-mod foreign;
 pub mod kernels;
 pub mod memory;
 #[cfg(any(test, feature = "sim"))]

@@ -328,8 +328,11 @@ impl Frames {
         let to = staging.image(slot);
         let planes = staging.planes.clone();
         for ((place, from), to) in planes.iter().zip(&image.planes).zip(&to.planes) {
-            self.stream
-                .copy_plane_from_context(image.context, *from, *to, place.row, place.rows)?;
+            // SAFETY: a handle vouches for what it names.
+            unsafe {
+                self.stream
+                    .copy_foreign_plane(image.context.raw(), *from, *to, place.row, place.rows)?;
+            }
         }
         Ok(to)
     }

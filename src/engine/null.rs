@@ -390,9 +390,10 @@ impl Engine for Null {
         use super::null_device::NullDeviceLane;
 
         request.check()?;
-        let (device, stream) = self.side.as_ref().ok_or_else(|| {
-            Error::Setting(format!("model {} was opened on the processor", self.spec.name))
-        })?;
+        let (device, stream) = self
+            .side
+            .as_ref()
+            .ok_or_else(|| Error::Setting(format!("model {} was opened on the processor", self.spec.name)))?;
         let lane = NullDeviceLane::new(
             device,
             stream,

@@ -236,7 +236,7 @@ mod tests {
         };
         for (request, part) in [
             (with("", Backend::Auto), "set the `model` property"),
-            (with("builtin:null", Backend::Cuda), "set `backend` to auto"),
+            (with("builtin:null", Backend::TensorRt), "set `backend` to auto"),
             (with("a.onnx", Backend::Null), "leave `model` empty"),
         ] {
             let text = open(&request, &quiet).err().unwrap().to_string();

@@ -53,8 +53,12 @@ pub fn simulate() -> Turn {
 /// Loads a library that looks like the decoder's.
 #[allow(unsafe_code)]
 fn decoder(folder: &Temp) {
-    let names = DECODER.iter().flat_map(|name| [(*name).to_owned(), name.replace("64", "")]);
-    let mut functions: Vec<String> = names.map(|name| format!("int {name}(void) {{ return 801; }}\n")).collect();
+    let names = DECODER
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), name.replace("64", "")]);
+    let mut functions: Vec<String> = names
+        .map(|name| format!("int {name}(void) {{ return 801; }}\n"))
+        .collect();
     functions.sort();
     functions.dedup();
     let source = folder.path().join("decoder.c");

@@ -132,7 +132,9 @@ impl OtherContext {
             unsafe {
                 sys::cuCtxPushCurrent_v2(self.raw).result().unwrap();
                 sys::cuMemAlloc_v2(&mut address, bytes.len()).result().unwrap();
-                sys::cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len()).result().unwrap();
+                sys::cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len())
+                    .result()
+                    .unwrap();
                 sys::cuCtxPopCurrent_v2(&mut std::ptr::null_mut()).result().unwrap();
             }
             self.allocations.borrow_mut().push(address);

@@ -36,7 +36,8 @@ fn frames(spec: &ImageSpec, count: usize) -> Vec<Frame> {
         frames.push(first.clone());
         // Another picture, with every byte of it.
         for plane in &mut first.planes {
-            plane.rotate_left(7.min(plane.len()));
+            let len = plane.len();
+            plane.rotate_left(7.min(len));
         }
     }
     frames
@@ -93,7 +94,10 @@ fn through(lane: &mut dyn DeviceLane, input: &[Frame], out: ImageSpec) -> Vec<Fr
     lane.run(input.len()).unwrap();
     lane.wait().unwrap();
     let mut outputs: Vec<Frame> = input.iter().map(|_| empty(out)).collect();
-    let mut targets: Vec<Target<'_>> = outputs.iter_mut().map(|frame| Target::Host(frame.image_mut())).collect();
+    let mut targets: Vec<Target<'_>> = outputs
+        .iter_mut()
+        .map(|frame| Target::Host(frame.image_mut()))
+        .collect();
     assert_eq!(lane.store(&out, &mut targets).unwrap().non_finite, 0);
     drop(targets);
     outputs
@@ -124,7 +128,12 @@ fn every_batch_gives_what_the_processor_gives_whatever_the_format() {
     for name in MODELS {
         let (host, device) = (sample(name, Backend::Cpu), sample(name, Backend::Cuda));
         assert!(host.device().is_none() && device.device().is_some());
-        for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Rgb, PixelFormat::Bgrx] {
+        for format in [
+            PixelFormat::Nv12,
+            PixelFormat::I420,
+            PixelFormat::Rgb,
+            PixelFormat::Bgrx,
+        ] {
             let input = frames(&spec(format, 18, 10), 5);
             for count in [1, 2, 3, 5] {
                 let input = &input[..count];
@@ -143,7 +152,10 @@ fn every_batch_gives_what_the_processor_gives_whatever_the_format() {
 #[test]
 fn a_fixed_batch_is_filled_and_a_larger_one_takes_several_runs() {
     let _rig = Rig::new();
-    for (name, counts) in [("src/engine/testdata/invert_two", [1, 2, 5]), ("src/engine/testdata/invert_single", [1, 3, 4])] {
+    for (name, counts) in [
+        ("src/engine/testdata/invert_two", [1, 2, 5]),
+        ("src/engine/testdata/invert_single", [1, 3, 4]),
+    ] {
         let (host, device) = (sample(name, Backend::Cpu), sample(name, Backend::Cuda));
         for count in counts {
             let input = frames(&spec(PixelFormat::Nv12, 16, 8), count);
@@ -158,7 +170,10 @@ fn a_fixed_batch_is_filled_and_a_larger_one_takes_several_runs() {
 #[test]
 fn frames_on_the_device_stay_there() {
     let rig = Rig::new();
-    let (host, device) = (sample("models/invert", Backend::Cpu), sample("models/invert", Backend::Cuda));
+    let (host, device) = (
+        sample("models/invert", Backend::Cpu),
+        sample("models/invert", Backend::Cuda),
+    );
     let input = frames(&spec(PixelFormat::Nv12, 32, 16), 3);
     let expected = by_processor(&*host, &input, PixelFormat::Rgba);
     let there: Vec<_> = input.iter().map(|frame| rig.put_frame(frame)).collect();
@@ -173,13 +188,33 @@ fn frames_on_the_device_stay_there() {
     let _ = lane.store(&expected[0].spec, &mut targets).unwrap();
     let after = rig.turn.counters();
     assert_eq!(after.htod_bytes, before.htod_bytes, "no frame goes up");
-    assert_eq!(after.dtoh_bytes - before.dtoh_bytes, 4, "no frame comes down, but the count of odd values");
+    assert_eq!(
+        after.dtoh_bytes - before.dtoh_bytes,
+        4,
+        "no frame comes down, but the count of odd values"
+    );
     assert_eq!(after.allocations, before.allocations);
-    assert_eq!(after.launches - before.launches, 2, "one kernel in, one out, for all frames");
-    let made: Vec<Frame> = out.iter().zip(&expected).map(|(frame, like)| rig.get_frame(frame, like)).collect();
+    assert_eq!(
+        after.launches - before.launches,
+        2,
+        "one kernel in, one out, for all frames"
+    );
+    let made: Vec<Frame> = out
+        .iter()
+        .zip(&expected)
+        .map(|(frame, like)| rig.get_frame(frame, like))
+        .collect();
     assert_alike(&made, &expected, "on the device");
     let crossings = lane.report().crossings;
-    assert_eq!((crossings.uploads, crossings.downloads, crossings.host_copies, crossings.device_copies), (0, 0, 0, 0));
+    assert_eq!(
+        (
+            crossings.uploads,
+            crossings.downloads,
+            crossings.host_copies,
+            crossings.device_copies
+        ),
+        (0, 0, 0, 0)
+    );
 }
 
 #[test]
@@ -193,22 +228,45 @@ fn page_locked_frames_cross_without_a_copy_by_the_processor() {
     let bytes = 16 * 3 * 8;
     let mut from = Pinned::for_download(&rig.device, bytes).unwrap();
     let mut to = Pinned::for_download(&rig.device, bytes).unwrap();
-    from.as_mut_slice().iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8);
+    from.as_mut_slice()
+        .iter_mut()
+        .enumerate()
+        .for_each(|(at, byte)| *byte = at as u8);
     let mut lane = device_lane(&*engine, &spec, 1);
     let empty = Plane { data: &[], stride: 0 };
     let image = Image {
-        planes: [Plane { data: from.as_slice(), stride: 48 }, empty, empty],
+        planes: [
+            Plane {
+                data: from.as_slice(),
+                stride: 48,
+            },
+            empty,
+            empty,
+        ],
     };
     lane.load(&spec, &[Source::Host(image)]).unwrap();
     lane.run(1).unwrap();
     lane.wait().unwrap();
-    let nothing = || PlaneMut { data: &mut [], stride: 0 };
+    let nothing = || PlaneMut {
+        data: &mut [],
+        stride: 0,
+    };
     let image = ImageMut {
-        planes: [PlaneMut { data: to.as_mut_slice(), stride: 48 }, nothing(), nothing()],
+        planes: [
+            PlaneMut {
+                data: to.as_mut_slice(),
+                stride: 48,
+            },
+            nothing(),
+            nothing(),
+        ],
     };
     let _ = lane.store(&spec, &mut [Target::Host(image)]).unwrap();
     let crossings = lane.report().crossings;
-    assert_eq!((crossings.uploads, crossings.downloads, crossings.host_copies), (1, 1, 0));
+    assert_eq!(
+        (crossings.uploads, crossings.downloads, crossings.host_copies),
+        (1, 1, 0)
+    );
     let expected: Vec<u8> = from.as_slice().iter().map(|byte| 255 - byte).collect();
     assert_eq!(to.as_slice(), expected);
 }
@@ -272,7 +330,10 @@ fn a_kernel_that_fails_is_an_error_of_the_run_that_names_the_model() {
     let mut lane = device_lane(&*engine, &input[0].spec, 1);
     rig.turn.fail_launches_after(0);
     let loaded = lane.load(&input[0].spec, &[Source::Host(input[0].image())]);
-    let failed = loaded.and_then(|()| lane.run(1)).and_then(|()| lane.wait()).unwrap_err();
+    let failed = loaded
+        .and_then(|()| lane.run(1))
+        .and_then(|()| lane.wait())
+        .unwrap_err();
     let Error::Run { model, reason } = &failed else {
         panic!("{failed}");
     };
@@ -305,8 +366,14 @@ fn lanes_give_everything_back() {
         through(&mut *lane, &input, input[0].spec);
     }
     let after = rig.turn.counters();
-    assert_eq!((after.live_allocations, after.live_pinned), (before.live_allocations, before.live_pinned));
-    assert_eq!((after.live_streams, after.live_events), (before.live_streams, before.live_events));
+    assert_eq!(
+        (after.live_allocations, after.live_pinned),
+        (before.live_allocations, before.live_pinned)
+    );
+    assert_eq!(
+        (after.live_streams, after.live_events),
+        (before.live_streams, before.live_events)
+    );
 }
 
 #[test]

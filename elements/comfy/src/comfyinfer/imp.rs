@@ -329,8 +329,12 @@ impl ComfyInfer {
         }
         let (_, into) = inside.as_mut().expect("made above");
         for (slot, frame) in batch.batch().frames.iter().enumerate() {
-            let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&frame.input, info)
-                .map_err(|_| misfit(format!("frame {} of stream {} cannot be mapped", frame.sequence, frame.stream)))?;
+            let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&frame.input, info).map_err(|_| {
+                misfit(format!(
+                    "frame {} of stream {} cannot be mapped",
+                    frame.sequence, frame.stream
+                ))
+            })?;
             into.run(&video::image(&mapped), lane.input(slot))
                 .map_err(|error| misfit(error.to_string()))?;
         }
@@ -658,7 +662,10 @@ impl ComfyInfer {
             .field("non-finite", counts.non_finite)
             .field("tensors", counts.tensors)
             .field("memory-in", prepared.map_or("", |prepared| prepared.place.input.name()))
-            .field("memory-out", state.output.as_ref().map_or("", |caps| Memory::of(caps).name()))
+            .field(
+                "memory-out",
+                state.output.as_ref().map_or("", |caps| Memory::of(caps).name()),
+            )
             .field("uploads", counts.crossings.uploads)
             .field("downloads", counts.crossings.downloads)
             .field("host-copies", counts.crossings.host_copies)

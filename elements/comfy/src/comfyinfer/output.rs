@@ -171,7 +171,9 @@ impl Outside {
                     outputs.push(image.pool.acquire_buffer(None)?);
                 }
                 let Way::Device { output, .. } = image.way else {
-                    return Err(Broken::Text("its pictures are on a GPU, and were expected in main memory".into()));
+                    return Err(Broken::Text(
+                        "its pictures are on a GPU, and were expected in main memory".into(),
+                    ));
                 };
                 (&image.output, output)
             }
@@ -227,7 +229,10 @@ impl Outside {
             match image.way {
                 _ if image.is_as_it_came() => {}
                 // The way of the processor goes through a map, which device memory does not have.
-                Way::Device { same: false, .. } | Way::Device { output: Memory::Cuda, .. } => {
+                Way::Device { same: false, .. }
+                | Way::Device {
+                    output: Memory::Cuda, ..
+                } => {
                     return Err(Broken::Text(
                         "a frame cannot be passed through: it is in a GPU's memory, and the model's pictures are of \
                          another kind; set on-error=hold, or fail"
@@ -261,7 +266,9 @@ impl Image {
         let target = output.make_mut();
         {
             let Way::Processor(from) = &mut self.way else {
-                return Err(Broken::Text("its pictures are in main memory, and were expected on a GPU".into()));
+                return Err(Broken::Text(
+                    "its pictures are in main memory, and were expected on a GPU".into(),
+                ));
             };
             let mut mapped = gst_video::VideoFrameRef::from_buffer_ref_writable(target, &self.output)
                 .map_err(|_| Broken::Text("an output buffer cannot be mapped for writing".into()))?;

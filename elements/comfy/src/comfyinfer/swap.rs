@@ -19,7 +19,7 @@ use super::imp::{CAT, ComfyInfer};
 use super::negotiate::{Refused, check};
 use super::settings::{PROP_MODEL, Settings};
 use super::state::{Loading, Model, Role, Wanted};
-use super::worker::{panic_text};
+use super::worker::panic_text;
 
 /// How a load ended that did not end well.
 enum Ended {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, ComfyInfer};
 use super::WarmupPolicy;
+use super::imp::{CAT, ComfyInfer};
 use super::state::{About, Role};
 use crate::devicememory::{FEATURE, Gpu, Memory};
 use crate::{batchcaps, pinned};
@@ -67,9 +67,7 @@ impl ComfyInfer {
             Some(engine) => engine.is_identity(),
             None => self.settings.lock().is_identity(),
         };
-        let pictures = loaded
-            .as_ref()
-            .map_or(!passes, |engine| About::of(&**engine).pictures);
+        let pictures = loaded.as_ref().map_or(!passes, |engine| About::of(&**engine).pictures);
         let gpu = self.gpu().is_some();
         let template = match &loaded {
             Some(engine) if engine.device().is_none() => batchcaps::infer_template(),
