@@ -335,6 +335,7 @@ fn model_that_failed_is_tried_again_when_it_is_written_again() {
     let path = temp.file("model.onnx", "not yet");
     let mut bench = bench(1, "model=builtin:null");
     bench.push(rgb().frame(0));
+    bench.out.wait_frames(1);
     assert_eq!(swap(&bench, &path), "failed");
     temp.file("model.onnx", std::fs::read(model("invert.onnx")).unwrap());
     assert_eq!(swap(&bench, &path), "done");
@@ -361,6 +362,7 @@ fn fifty_swaps_in_a_row_lose_nothing() {
     let load = Load::on(&bench);
     let (mut seed, mut swaps) = (7u64, 0);
     let mut used = "builtin:null?base=300us";
+    Load::pass(&bench, 3);
     for _ in 0..50 {
         seed = seed
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -421,6 +423,7 @@ fn last_of_several_writes_wins() {
 fn long_load_gives_way_to_the_next_one() {
     let mut bench = bench(1, "model=builtin:null");
     bench.push(rgb().frame(0));
+    bench.out.wait_frames(1);
     infer(&bench).set_property("model", "builtin:null?load=3600s");
     bench.wait_element("comfyinfer", |s| s.get("swap") == Ok("loading"));
     assert_eq!(swap(&bench, "builtin:invert"), "done");
@@ -430,6 +433,27 @@ fn long_load_gives_way_to_the_next_one() {
     assert_eq!(swap(&bench, "builtin:invert"), "done");
     bench.push(rgb().frame(1));
     assert!(rgb().read(&finish(&mut bench)[1]).inverted);
+}
+
+/// Nothing is in use that could go on.
+#[test]
+fn write_while_the_first_model_loads_takes_its_place() {
+    let gate = Gate::at("loading builtin:null");
+    let text = "comfybatch batch-size=1 ! comfyinfer name=infer model=builtin:null?load=3600s ! comfyunbatch";
+    let mut bench = started(text, Some(&gate));
+    gate.wait();
+    infer(&bench).set_property("model", "builtin:invert");
+    gate.open();
+    assert_eq!(word_on(&bench, "builtin:invert"), "done");
+    bench.push(rgb().frame(0));
+    assert!(rgb().read(&finish(&mut bench)[0]).inverted);
+
+    let ended = {
+        let bench = self::bench(1, "model=builtin:null?load=3600s");
+        infer(&bench).set_property("model", "/nowhere/cartoon.onnx");
+        bench.wait_error()
+    };
+    assert!(ended.matches(gst::ResourceError::NotFound), "{ended}");
 }
 
 #[test]
@@ -514,7 +538,9 @@ fn end_of_stream_during_a_load_is_the_end_of_the_stream() {
         "comfybatch ! comfyinfer name=infer model=builtin:null ! comfyunbatch",
         Some(&gate),
     );
-    (0..3).for_each(|n| bench.push(rgb().frame(n)));
+    bench.push(rgb().frame(0));
+    bench.out.wait_frames(1);
+    (1..3).for_each(|n| bench.push(rgb().frame(n)));
     infer(&bench).set_property("model", "builtin:invert");
     gate.wait();
     assert_eq!(painted(&rgb(), &finish(&mut bench)), [0, 1, 2]);
@@ -540,6 +566,7 @@ fn flush_during_a_load_neither_waits_for_it_nor_ends_it() {
         Some(&gate),
     );
     bench.push(rgb().frame(0));
+    bench.out.wait_frames(1);
     infer(&bench).set_property("model", "builtin:invert");
     gate.wait();
     for round in 0..5u64 {

@@ -206,6 +206,7 @@ const OTHERS: &[(&str, &[(&str, &str)])] = &[
             ("threads", "2"),
             ("on-error", "hold"),
             ("shared", "name"),
+            ("warmup-policy", "pass-through"),
         ],
     ),
     ("comfyunbatch", &[("pacing", "pts")]),
