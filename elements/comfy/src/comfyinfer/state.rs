@@ -410,6 +410,10 @@ impl State {
             Role::StandIn => About::default(),
             Role::Asked | Role::Interim => About::of(&*model.engine),
         };
+        if model.role == Role::Asked {
+            // From here on the loader ends at once, and who stops may wait for it.
+            self.loading = None;
+        }
         // What the last one took says nothing about this one.
         self.turnaround = Longest::default();
         self.stop_new(&model.sets);
