@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Fetches what a build or a test run needs. Says what and why before it fetches, is silent when nothing is missing.
 #
-#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers] [browser] [webpeers] [nvrtc]
+#   scripts/setup.sh [packages] [onnxruntime] [python] [pictures] [peers] [browser] [webpeers] [nvrtc] [onnxruntime-gpu]
 #                                                                             (default: packages onnxruntime)
 #
-# The last four are for tests alone, `browser` for `make screenshots`, too: a Chromium, node, and what drives them.
+# The last five are for tests alone, `browser` for `make screenshots`, too: a Chromium, node, and what drives them.
+# `onnxruntime-gpu` is ONNX Runtime with its GPU providers, without what they need of NVIDIA's.
 #
 # Everything but the Debian packages goes into ./.work and disappears with `make clean`.
 # COMFY_SKIP_APT=1 skips the Debian packages, for other systems: see scripts/packages.txt for what is needed.
@@ -136,6 +137,24 @@ nvrtc() {
   mark_done nvrtc "$key"
 }
 
+onnxruntime-gpu() {
+  local key file to=$work/onnxruntime-gpu
+  if [ "$(uname -s)-$(uname -m)" != Linux-x86_64 ]; then
+    say "there is no GPU build of ONNX Runtime to fetch for $(uname -s) on $(uname -m)"
+    return
+  fi
+  key=$(hash_of "$(cat scripts/onnxruntime-gpu.txt)")
+  is_done onnxruntime-gpu "$key" && [ -f "$to/LICENSE" ] && return
+  say "fetching ONNX Runtime's GPU build, whose messages the tests read (256 MB, MIT, scripts/onnxruntime-gpu.txt)"
+  bare_venv
+  file=$(wheel scripts/onnxruntime-gpu.txt manylinux_2_28_x86_64)
+  rm -rf "$to"
+  mkdir -p "$to"
+  unzip -q -o -j "$file" 'onnxruntime/capi/libonnxruntime*' onnxruntime/LICENSE onnxruntime/ThirdPartyNotices.txt -d "$to"
+  rm -rf "$work/download"
+  mark_done onnxruntime-gpu "$key"
+}
+
 python() {
   local key
   bare_venv
@@ -225,7 +244,10 @@ if command -v flock >/dev/null; then exec 9> "$work/setup.lock"; flock 9; fi
 for part in "$@"; do
   case $part in
     packages) packages; rust ;;
-    onnxruntime | python | pictures | peers | browser | webpeers | nvrtc) "$part" ;;
-    *) stop "unknown part '$part': packages, onnxruntime, python, pictures, peers, browser, webpeers or nvrtc" ;;
+    onnxruntime | onnxruntime-gpu | python | pictures | peers | browser | webpeers | nvrtc) "$part" ;;
+    *)
+      stop "unknown part '$part': packages, onnxruntime, python, pictures, peers, browser, webpeers, nvrtc or" \
+        "onnxruntime-gpu"
+      ;;
   esac
 done
