@@ -47,6 +47,9 @@ pub struct Manifest {
     pub license: Option<String>,
     /// Where it came from.
     pub source: Option<String>,
+    /// Which family of diffusion models it belongs to: what a compiled engine of such a model takes follows from it.
+    #[serde(rename = "model-type")]
+    pub model_type: Option<Family>,
     /// By tensor name.
     #[serde(default)]
     pub inputs: BTreeMap<String, Tensor>,
@@ -56,6 +59,31 @@ pub struct Manifest {
     /// Limits of a batch.
     #[serde(default)]
     pub batch: Batch,
+}
+
+/// A family of diffusion models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Stable Diffusion 1.x.
+    #[serde(alias = "sd1.x")]
+    Sd1,
+    /// Stable Diffusion 2.x.
+    #[serde(alias = "sd2.x-768v")]
+    Sd2,
+    /// Stable Diffusion XL, base.
+    #[serde(alias = "sdxl_base")]
+    Sdxl,
+    /// Stable Diffusion XL, refiner.
+    #[serde(alias = "sdxl_refiner")]
+    SdxlRefiner,
+    /// Stable Diffusion 3.
+    Sd3,
+}
+
+impl Family {
+    /// All names, for messages.
+    pub const NAMES: &str = "sd1, sd2, sdxl, sdxl-refiner, sd3";
 }
 
 /// What one tensor means. With `role = "tensor"` the picture's fields are refused.

@@ -4,6 +4,7 @@
 //! tensors of one batch in flight, so that filling one lane overlaps with running another. The element writes frames
 //! into [`Lane::input`], calls [`Lane::run`] on its inference thread and reads [`Lane::output`] on a third.
 
+mod cancel;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(any(feature = "ort", test))]
@@ -19,11 +20,14 @@ mod open;
 pub mod ort;
 #[cfg(all(feature = "ort", test))]
 mod testing;
+#[cfg(feature = "ort")]
+pub mod trt;
 mod turn;
 
 use std::sync::Arc;
 
-pub use open::{open, open_shared, watch_thread};
+pub use cancel::Cancel;
+pub use open::{open, open_shared, open_with, watch_thread};
 
 use crate::tensor::{ChannelOrder, DType, Dim, ImageTensor, Layout, TensorMut, TensorRef};
 
@@ -209,6 +213,8 @@ pub enum Backend {
     Cuda,
     /// ONNX Runtime's TensorRT provider.
     TensorRt,
+    /// TensorRT for RTX, NVIDIA's plugin for ONNX Runtime.
+    Rtx,
     /// No model: the calibrated engine of [`null`].
     Null,
 }
@@ -225,6 +231,16 @@ pub enum Precision {
     Fp16,
 }
 
+/// The frames to compile a model for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shapes {
+    /// Width and height. None: as the model says, or, where it does not, as they come.
+    pub size: Option<(usize, usize)>,
+    /// Numbers of images in one run: everything from the least to the most of them is compiled for, and the most is
+    /// what is made fast.
+    pub batches: Vec<usize>,
+}
+
 /// What to open, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct OpenRequest {
@@ -238,8 +254,10 @@ pub struct OpenRequest {
     pub precision: Precision,
     /// Processor threads of one run; 0: half of the cores, at least one.
     pub threads: usize,
-    /// Folder for compiled engines.
+    /// Folder for compiled engines. None: the user's cache.
     pub cache: Option<std::path::PathBuf>,
+    /// What to compile for. None: sizes that the model leaves open are learnt from the first frames.
+    pub shapes: Option<Shapes>,
     /// Where to look first for ONNX Runtime: a file, or a folder that holds it. Usually the plugin's own folder.
     pub library: Option<std::path::PathBuf>,
 }

@@ -3,10 +3,23 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Backend, Engine, Error, OpenRequest, Progress, null};
+use super::{Backend, Cancel, Engine, Error, OpenRequest, Progress, null};
 
 /// Opens a model, or a built-in engine. Blocks while it loads, seconds or, where an engine is compiled, minutes.
 pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
+    open_with(request, progress, &Cancel::default())
+}
+
+/// The same; another thread can end it, which makes it [`Error::Interrupted`].
+///
+/// ONNX Runtime looks at that between the steps of a load. Compiling an engine is one step: it is waited for, and what
+/// was compiled serves the next opening.
+pub fn open_with(
+    request: &OpenRequest,
+    progress: &dyn Fn(Progress),
+    cancel: &Cancel,
+) -> Result<Arc<dyn Engine>, Error> {
+    cancel.check()?;
     let model = request.model.as_str();
     if model.is_empty() && request.backend == Backend::Null {
         return null::open("builtin:null");
@@ -31,7 +44,7 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
             "backend null runs no model file, but `model` is {model}; leave `model` empty or choose another backend"
         )));
     }
-    open_file(request, progress)
+    open_file(request, progress, cancel)
 }
 
 /// Has the process exit well while models are loaded or run, if it is this thread that exits it.
@@ -43,12 +56,12 @@ pub fn watch_thread() {
 }
 
 #[cfg(feature = "ort")]
-fn open_file(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
-    super::ort::open(request, progress)
+fn open_file(request: &OpenRequest, progress: &dyn Fn(Progress), cancel: &Cancel) -> Result<Arc<dyn Engine>, Error> {
+    super::ort::open(request, progress, cancel)
 }
 
 #[cfg(not(feature = "ort"))]
-fn open_file(request: &OpenRequest, _progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
+fn open_file(request: &OpenRequest, _progress: &dyn Fn(Progress), _cancel: &Cancel) -> Result<Arc<dyn Engine>, Error> {
     Err(Error::Runtime(format!(
         "{} cannot be run: this build has no ONNX Runtime support; build with the `ort` feature",
         request.model
@@ -131,6 +144,7 @@ fn differences(there: &OpenRequest, here: &OpenRequest) -> String {
         precision,
         threads,
         cache,
+        shapes,
         library,
     } = there;
     let fields = [
@@ -140,6 +154,7 @@ fn differences(there: &OpenRequest, here: &OpenRequest) -> String {
         ("precision", format!("{precision:?}"), format!("{:?}", here.precision)),
         ("threads", format!("{threads:?}"), format!("{:?}", here.threads)),
         ("cache", format!("{cache:?}"), format!("{:?}", here.cache)),
+        ("shapes", format!("{shapes:?}"), format!("{:?}", here.shapes)),
         ("library", format!("{library:?}"), format!("{:?}", here.library)),
     ];
     let texts = fields.into_iter().filter(|(_, there, here)| there != here);

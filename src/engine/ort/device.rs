@@ -65,9 +65,9 @@ impl Side {
         open().map_err(|error| error.to_string())
     }
 
-    /// Hands the stream to a provider's settings, as ONNX Runtime wants it.
-    pub(super) fn with_stream<P>(&self, provider: P, set: impl FnOnce(P, *mut ()) -> P) -> P {
-        set(provider, self.compute.raw() as *mut ())
+    /// The stream of the session's work, as ONNX Runtime wants it.
+    pub(super) fn stream(&self) -> *mut () {
+        self.compute.raw() as *mut ()
     }
 }
 

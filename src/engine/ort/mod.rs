@@ -1,11 +1,14 @@
 //! Models by way of ONNX Runtime, which is found at run time: nothing of it is needed to build.
 
 mod block;
+mod compile;
 #[cfg(feature = "cuda")]
 mod device;
 mod exit;
 mod lane;
 mod library;
+pub(super) mod onnx;
+mod providers;
 mod session;
 mod shapes;
 
@@ -17,9 +20,13 @@ use ::ort::session::Session;
 
 use super::fit;
 use super::manifest::{self, Manifest};
+use super::trt::{self, Limits, Source, options};
 use super::turn::Turn;
-use super::{Engine, Error, Lane, LaneRequest, OpenRequest, Progress, Spec};
-use session::Provider;
+use super::{Cancel, Engine, Error, Lane, LaneRequest, OpenRequest, Progress, Role, Spec};
+use providers::Provider;
+use session::Job;
+
+pub use onnx::Element;
 
 /// Larger files are refused unread. Weights beside the model (external data) do not count.
 const MAX_BYTES: u64 = 8 << 30;
@@ -53,61 +60,92 @@ pub fn found(library: Option<&Path>) -> Result<Found, Error> {
 }
 
 /// Opens a model file.
-pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dyn Engine>, Error> {
+pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress), cancel: &Cancel) -> Result<Arc<dyn Engine>, Error> {
     let path = Path::new(&request.model);
     let name = path
         .file_name()
         .map_or_else(|| request.model.clone(), |name| name.to_string_lossy().into_owned());
     check_file(path, request)?;
     let manifest = Manifest::beside(path)?.unwrap_or_default();
+    let source = Source::find(path, &manifest, request.cache.as_deref())?;
+    let before = declared_fit(&name, &manifest, &source);
+    let (mut limits, mut profile) = (None, None);
+    match (&source, &before) {
+        // What an engine takes is known, and one that fits no frames need not be loaded to say so.
+        (Source::Compiled(compiled), Some(fitted)) => {
+            limits = Limits::new(&compiled.io, fitted.as_ref().map_err(Clone::clone)?)
+        }
+        (Source::Model(_), Some(Ok(fitted))) => {
+            profile = fitted.profile(request)?;
+            limits = profile.as_ref().and_then(|profile| Limits::of_profile(profile, fitted));
+        }
+        // Why a model does not fit is said by the runtime's own reading of it.
+        (_, None | Some(Err(_))) => {}
+    }
     progress(Progress {
         what: "loading ONNX Runtime".into(),
         percent: 0,
     });
     let runtime = library::load(request.library.as_deref())?;
+    cancel.check()?;
     progress(Progress {
         what: format!("loading {name}"),
         percent: 10,
     });
-    let opened = session::open(runtime, request, &name).or_else(|error| {
-        // A load that was ended, because the process exits, says nothing about the model.
-        exit::enter(None).and(Err(error))
+    let job = Job {
+        runtime,
+        request,
+        name: &name,
+        summary: source.summary(),
+        compiled: source.compiled(),
+        profile: profile.as_ref(),
+        progress,
+        cancel,
+        #[cfg(feature = "cuda")]
+        side: None,
+    };
+    let opened = session::open(&job).or_else(|error| {
+        // A load that was ended, because the process exits or somebody wishes it, says nothing about the model.
+        exit::enter(None).and(cancel.check()).and(Err(error))
     })?;
-    let fitted = {
-        let _call = exit::enter(None)?;
-        let metadata = opened.session.metadata().ok();
-        let model = fit::Model {
-            name: &name,
-            manifest_name: &manifest::path_of(Path::new(&name)).display().to_string(),
-            manifest: &manifest,
-            metadata: &|key| metadata.as_ref()?.custom(key),
-            inputs: &opened
-                .session
-                .inputs()
-                .iter()
-                .map(session::declared)
-                .collect::<Vec<_>>(),
-            outputs: &opened
-                .session
-                .outputs()
-                .iter()
-                .map(session::declared)
-                .collect::<Vec<_>>(),
-        };
-        model.fit()?
+    let engine = source.compiled().map(|compiled| (compiled.io.clone(), job.stem()));
+    let mut fitted = match (before, &source) {
+        // Metadata of the model is not in what was compiled of it.
+        (Some(Ok(fitted)), Source::Model(Some(_))) if opened.provider == Provider::TensorRt => fitted,
+        (Some(Ok(fitted)), Source::Compiled(_)) => fitted,
+        _ => {
+            let _call = exit::enter(None)?;
+            let metadata = opened.session.metadata().ok();
+            let list = |outlets: &[::ort::value::Outlet]| outlets.iter().map(session::declared).collect::<Vec<_>>();
+            fit_model(
+                &name,
+                &manifest,
+                &|key| metadata.as_ref()?.custom(key),
+                &list(opened.session.inputs()),
+                &list(opened.session.outputs()),
+            )?
+        }
     };
     progress(Progress {
         what: format!("loaded {name}"),
         percent: 100,
     });
+    // Only TensorRT compiles for certain sizes; what others run takes what the model takes.
+    let limits = limits.filter(|_| matches!(opened.provider, Provider::TensorRt | Provider::Rtx));
+    if let Some(limits) = &limits {
+        limits.fix(&mut fitted);
+    }
     let spec = Spec {
         name,
         inputs: fitted.inputs,
         outputs: fitted.outputs,
-        batch: fitted.batch,
+        batch: limits
+            .as_ref()
+            .map_or(fitted.batch, |limits| limits.batch(fitted.batch)),
         runtime: opened.runtime,
     };
     Ok(Arc::new(Model {
+        limits,
         shared: Arc::new(Shared {
             spec,
             on_cpu: opened.provider == Provider::Cpu,
@@ -115,8 +153,74 @@ pub fn open(request: &OpenRequest, progress: &dyn Fn(Progress)) -> Result<Arc<dy
             turn: Arc::default(),
             #[cfg(feature = "cuda")]
             side: opened.side,
+            engine,
         }),
     }))
+}
+
+/// Fits what a file declares, before the runtime reads it. None: only the runtime can.
+fn declared_fit(name: &str, manifest: &Manifest, source: &Source) -> Option<Result<fit::Fitted, Error>> {
+    let list = |tensors: &[onnx::Declaration]| -> Vec<fit::Declared> {
+        let one = |tensor: &onnx::Declaration| fit::Declared {
+            name: tensor.name.clone(),
+            dtype: tensor.element.dtype().ok_or_else(|| tensor.element.name()),
+            shape: tensor.shape.clone(),
+        };
+        tensors.iter().map(one).collect()
+    };
+    let (inputs, outputs, metadata) = match source {
+        Source::Model(summary) => {
+            let summary = summary.as_ref()?;
+            (list(&summary.inputs), list(&summary.outputs), &summary.metadata)
+        }
+        Source::Compiled(compiled) => {
+            let declarations =
+                |tensors: &[trt::Tensor]| tensors.iter().map(onnx::Declaration::from).collect::<Vec<_>>();
+            let io = &compiled.io;
+            (
+                list(&declarations(&io.inputs)),
+                list(&declarations(&io.outputs)),
+                &compiled.metadata,
+            )
+        }
+    };
+    Some(fit_model(
+        name,
+        manifest,
+        &|key| metadata.get(key).cloned(),
+        &inputs,
+        &outputs,
+    ))
+}
+
+fn fit_model(
+    name: &str,
+    manifest: &Manifest,
+    metadata: &dyn Fn(&str) -> Option<String>,
+    inputs: &[fit::Declared],
+    outputs: &[fit::Declared],
+) -> Result<fit::Fitted, Error> {
+    let model = fit::Model {
+        name,
+        manifest_name: &manifest::path_of(Path::new(name)).display().to_string(),
+        manifest,
+        metadata,
+        inputs,
+        outputs,
+    };
+    model.fit()
+}
+
+impl fit::Fitted {
+    /// The sizes to compile for.
+    fn profile(&self, request: &OpenRequest) -> Result<Option<options::Profile>, Error> {
+        let image = self.inputs.iter().find_map(|port| match port.role {
+            Role::Image(image) => Some((port, image)),
+            Role::Tensor => None,
+        });
+        let Some((port, image)) = image else { return Ok(None) };
+        options::profile(port, &image, request.shapes.as_ref())
+    }
 }
 
 /// Refuses what is wrong with the file itself before anything is loaded for it.
@@ -134,19 +238,6 @@ fn check_file(path: &Path, request: &OpenRequest) -> Result<(), Error> {
     let found = file.metadata().map_err(|error| unreadable(error.to_string()))?;
     if found.is_dir() {
         return Err(unreadable("it is a folder; set `model` to a file in it".into()));
-    }
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "engine" || extension == "plan")
-    {
-        return Err(Error::Backend {
-            backend: "tensorrt",
-            reason: format!(
-                "{} is a compiled TensorRT engine, which needs a CUDA build of ONNX Runtime with TensorRT and cannot be \
-                 opened directly; set `model` to the ONNX file that it was made from, and `cache` to a folder",
-                request.model
-            ),
-        });
     }
     match found.len() {
         0 => Err(not_a_model("the file is empty")),
@@ -167,10 +258,15 @@ struct Shared {
     /// After the session, which works on its stream.
     #[cfg(feature = "cuda")]
     side: Option<device::Side>,
+    /// Of a compiled engine, with the name of the model that it was made from, as far as that is known.
+    engine: Option<(trt::Io, String)>,
 }
 
 impl Shared {
     fn run_error(&self, reason: String) -> Error {
+        let explained = self.engine.as_ref();
+        let explained = explained.and_then(|(io, stem)| trt::messages::of_engine(&reason, io, stem, None));
+        let reason = explained.unwrap_or(reason);
         Error::Run {
             model: self.spec.name.clone(),
             reason,
@@ -180,6 +276,8 @@ impl Shared {
 
 #[derive(Debug)]
 struct Model {
+    /// Of an engine that was compiled for certain sizes.
+    limits: Option<Limits>,
     shared: Arc<Shared>,
 }
 
@@ -190,6 +288,9 @@ impl Engine for Model {
 
     fn lane(&self, request: &LaneRequest) -> Result<Box<dyn Lane>, Error> {
         request.check()?;
+        if let Some(limits) = &self.limits {
+            limits.check(&self.shared.spec.name, request)?;
+        }
         Ok(Box::new(lane::OrtLane::new(self.shared.clone(), request)?))
     }
 
@@ -201,11 +302,16 @@ impl Engine for Model {
     #[cfg(feature = "cuda")]
     fn device_lane(&self, request: &LaneRequest) -> Result<Box<dyn super::device::DeviceLane>, Error> {
         request.check()?;
+        if let Some(limits) = &self.limits {
+            limits.check(&self.shared.spec.name, request)?;
+        }
         Ok(Box::new(device::OrtDeviceLane::new(self.shared.clone(), request)?))
     }
 }
 
 #[cfg(all(test, feature = "sim"))]
 mod device_tests;
+#[cfg(test)]
+mod engine_tests;
 #[cfg(test)]
 mod tests;

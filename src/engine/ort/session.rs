@@ -6,39 +6,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "cuda")]
-use ::ort::ep::ExecutionProvider as _;
-use ::ort::ep::cuda::ConvAlgorithmSearch;
-use ::ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+use ::ort::ep::{CUDA, ExecutionProvider as _, TensorRT};
 use ::ort::logging::LogLevel;
 use ::ort::session::Session;
 use ::ort::session::builder::{GraphOptimizationLevel, LoadCanceler, SessionBuilder};
 use ::ort::value::{Outlet, TensorElementType, ValueType};
 
+use super::compile::Plan;
 #[cfg(feature = "cuda")]
 use super::device::{Reach, Side};
 use super::exit::{self, End, Owned};
 use super::library::{self, Runtime, text};
+use super::onnx::Summary;
+use super::providers::{self, Options, Provider};
 use crate::engine::fit::Declared;
-use crate::engine::{Backend, Error, OpenRequest, Precision};
+use crate::engine::trt::options::{self, Profile};
+use crate::engine::trt::{Compiled, machine, messages};
+use crate::engine::{Backend, Cancel, Error, OpenRequest, Progress};
 use crate::tensor::{DType, Dim};
-
-/// Where a session runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Provider {
-    TensorRt,
-    Cuda,
-    Cpu,
-}
-
-impl Provider {
-    fn nick(self) -> &'static str {
-        match self {
-            Provider::TensorRt => "tensorrt",
-            Provider::Cuda => "cuda",
-            Provider::Cpu => "cpu",
-        }
-    }
-}
 
 /// A session and how it came about.
 #[derive(Debug)]
@@ -52,31 +37,175 @@ pub(super) struct Opened {
     pub(super) runtime: String,
 }
 
+/// What is to be loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) runtime: &'static Runtime,
+    pub(super) request: &'a OpenRequest,
+    /// For messages.
+    pub(super) name: &'a str,
+    /// What the model's file declares, where it can be read.
+    pub(super) summary: Option<&'a Summary>,
+    /// Of a compiled engine.
+    pub(super) compiled: Option<&'a Compiled>,
+    /// The sizes to compile for.
+    pub(super) profile: Option<&'a Profile>,
+    pub(super) progress: &'a dyn Fn(Progress),
+    pub(super) cancel: &'a Cancel,
+    /// The GPU's side of what is loaded now.
+    #[cfg(feature = "cuda")]
+    pub(super) side: Option<&'a Side>,
+}
+
+/// What a provider made of a job: a session, and what to add to the runtime's line.
+struct Made {
+    session: Owned<Session>,
+    note: String,
+    #[cfg(feature = "cuda")]
+    side: Option<Side>,
+}
+
+impl Job<'_> {
+    /// The file, as it was named.
+    pub(super) fn path(&self) -> &Path {
+        Path::new(&self.request.model)
+    }
+
+    /// The model's name without what stands behind its last dot.
+    pub(super) fn stem(&self) -> String {
+        self.path()
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// One load of one file on one provider.
+    pub(super) fn load<'b>(&'b self, path: &'b Path, options: &'b Options) -> Load<'b> {
+        Load {
+            runtime: self.runtime,
+            request: self.request,
+            path,
+            // A wrapper has nothing to optimise, and its one node must stay what it is.
+            optimize: self.compiled.is_none(),
+            options,
+            cancel: self.cancel,
+            #[cfg(feature = "cuda")]
+            side: self.side,
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn attempt(&self, provider: Provider) -> Result<Made, String> {
+        let (session, note) = self.attempt_on(provider)?;
+        Ok(Made { session, note })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn attempt(&self, provider: Provider) -> Result<Made, String> {
+        // Only for whoever names it: it is slower than what it stands for, and than the processor.
+        #[cfg(feature = "sim")]
+        if let (Backend::Cuda, Provider::Cuda, Some(offset)) =
+            (self.request.backend, provider, crate::cuda::sim::shadow())
+        {
+            let side = Some(Side::open(self.request.device, Reach::Shadow(offset))?);
+            let (session, note) = self.attempt_on(Provider::Cpu)?;
+            return Ok(Made { session, note, side });
+        }
+        // A build without the provider says so itself, and needs no GPU for that.
+        let runs_there = match provider {
+            Provider::Cuda => CUDA::is_available().unwrap_or(false),
+            Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
+            Provider::Rtx | Provider::Cpu => false,
+        };
+        let mut side = runs_there
+            .then(|| Side::open(self.request.device, Reach::Device))
+            .transpose()?;
+        // Runs can be recorded only where the provider does all of the model, which it says by failing.
+        if provider == Provider::Cuda && side.is_some() {
+            let job = Job {
+                side: side.as_ref(),
+                ..*self
+            };
+            if let Ok(session) = job.load(job.path(), &Options::Cuda { recorded: true }).session() {
+                if let Some(side) = &mut side {
+                    side.can_record = true;
+                }
+                let note = String::new();
+                return Ok(Made { session, note, side });
+            }
+            self.cancel.check().map_err(|error| error.to_string())?;
+        }
+        let job = Job {
+            side: side.as_ref(),
+            ..*self
+        };
+        let (session, note) = job.attempt_on(provider)?;
+        Ok(Made { session, note, side })
+    }
+
+    fn attempt_on(&self, provider: Provider) -> Result<(Owned<Session>, String), String> {
+        let device = self.request.device;
+        match (provider, self.compiled) {
+            (Provider::TensorRt, None) => Plan::new(self)?.open(self),
+            (Provider::TensorRt, Some(compiled)) => {
+                if let Some(here) = machine::capability(device)
+                    && let Some(reason) = messages::other_gpu(&compiled.io, &self.stem(), &here)
+                {
+                    return Err(reason);
+                }
+                let options = Options::TensorRt(options::run(device, self.request.precision));
+                Ok((self.load(&compiled.wrapper, &options).session()?, String::new()))
+            }
+            (Provider::Rtx, compiled) => {
+                let options = Options::Rtx(options::rtx(self.profile, None));
+                let path = compiled.map_or(self.path(), |compiled| compiled.wrapper.as_path());
+                Ok((self.load(path, &options).session()?, String::new()))
+            }
+            (Provider::Cuda, _) => {
+                let options = Options::Cuda { recorded: false };
+                Ok((self.load(self.path(), &options).session()?, String::new()))
+            }
+            (Provider::Cpu, _) => Ok((self.load(self.path(), &Options::Cpu).session()?, String::new())),
+        }
+    }
+
+    /// What was said, as what it means.
+    fn clause(&self, said: String, warning: Option<&str>) -> String {
+        let all = warning.map_or_else(|| said.clone(), |warning| format!("{said}; {warning}"));
+        let of_engine = self.compiled.and_then(|compiled| {
+            let here = machine::capability(self.request.device);
+            messages::of_engine(&all, &compiled.io, &self.stem(), here.as_deref())
+        });
+        of_engine.or_else(|| messages::explain(&said)).unwrap_or(said)
+    }
+}
+
 /// Loads the model on the provider that is asked for, or on the best that works.
-pub(super) fn open(runtime: &Runtime, request: &OpenRequest, name: &str) -> Result<Opened, Error> {
-    let path = Path::new(&request.model);
-    let wanted: &[Provider] = match request.backend {
-        Backend::Auto => &[Provider::TensorRt, Provider::Cuda, Provider::Cpu],
-        Backend::TensorRt => &[Provider::TensorRt],
-        Backend::Cuda => &[Provider::Cuda],
-        Backend::Cpu | Backend::Null => &[Provider::Cpu],
-    };
-    let threads = threads(request);
+pub(super) fn open(job: &Job<'_>) -> Result<Opened, Error> {
+    let (runtime, request) = (job.runtime, job.request);
     let mut failures = Vec::new();
-    for provider in wanted {
+    for provider in wanted(job)? {
         library::take_warning();
-        match attempt(runtime, request, path, *provider) {
+        let attempted = job.attempt(*provider);
+        job.cancel.check()?;
+        let warning = library::take_warning();
+        match attempted {
             Ok(made) => {
                 let mut line = format!("ONNX Runtime {} on {}", runtime.version, provider.nick());
                 line.push_str(&match provider {
-                    Provider::Cpu => format!(", {threads} thread{}", if threads == 1 { "" } else { "s" }),
-                    Provider::Cuda | Provider::TensorRt => format!(" device {}", request.device),
+                    Provider::Cpu => {
+                        let threads = threads(request);
+                        format!(", {threads} thread{}", if threads == 1 { "" } else { "s" })
+                    }
+                    Provider::Cuda | Provider::Rtx | Provider::TensorRt => format!(" device {}", request.device),
                 });
+                line.push_str(&made.note);
                 line.push_str(&format!(", from {}", runtime.path.display()));
                 for (provider, reason) in &failures {
                     line.push_str(&format!("; not {}: {reason}", Provider::nick(*provider)));
                 }
-                if let Some(warning) = library::take_warning() {
+                if let Some(warning) = warning {
                     line.push_str(&format!("; warning: {warning}"));
                 }
                 return Ok(Opened {
@@ -87,39 +216,73 @@ pub(super) fn open(runtime: &Runtime, request: &OpenRequest, name: &str) -> Resu
                     runtime: line,
                 });
             }
-            Err(reason) => failures.push((*provider, reason)),
+            Err(reason) => failures.push((*provider, job.clause(reason, warning.as_deref()))),
         }
     }
-    let reason = failures.pop().map(|(_, reason)| reason).unwrap_or_default();
-    let backend = match request.backend {
-        Backend::TensorRt => "tensorrt",
-        Backend::Cuda => "cuda",
-        Backend::Auto | Backend::Cpu | Backend::Null => {
-            return Err(Error::NotAModel {
-                path: request.model.clone(),
-                reason,
-            });
-        }
-    };
+    let (provider, reason) = failures.pop().unwrap_or((Provider::Cpu, String::new()));
+    if provider == Provider::Cpu {
+        return Err(Error::NotAModel {
+            path: request.model.clone(),
+            reason,
+        });
+    }
     // Whose fault it is: a model that the processor refuses too is no model.
-    if let Err(reason) = attempt(runtime, request, path, Provider::Cpu) {
+    if job.compiled.is_none()
+        && let Err(reason) = job.attempt(Provider::Cpu)
+    {
+        job.cancel.check()?;
         return Err(Error::NotAModel {
             path: request.model.clone(),
             reason,
         });
     }
     Err(Error::Backend {
-        backend,
-        reason: format!("{name}: {reason}; {}", advice(backend, runtime)),
+        backend: provider.nick(),
+        reason: format!("{}: {reason}; {}", job.name, advice(job, provider)),
     })
 }
 
-fn advice(backend: &str, runtime: &Runtime) -> String {
-    let more = if backend == "tensorrt" { ", TensorRT" } else { "" };
+/// The providers to try, the best first.
+fn wanted(job: &Job<'_>) -> Result<&'static [Provider], Error> {
+    let named: &[Provider] = match job.request.backend {
+        Backend::Auto => &[Provider::TensorRt, Provider::Rtx, Provider::Cuda, Provider::Cpu],
+        Backend::TensorRt => &[Provider::TensorRt],
+        Backend::Rtx => &[Provider::Rtx],
+        Backend::Cuda => &[Provider::Cuda],
+        Backend::Cpu | Backend::Null => &[Provider::Cpu],
+    };
+    let Some(compiled) = job.compiled else {
+        return Ok(named);
+    };
+    let (only, nick): (&[Provider], _) = if compiled.rtx {
+        (&[Provider::Rtx], "rtx")
+    } else {
+        (&[Provider::TensorRt], "tensorrt")
+    };
+    if named.iter().any(|provider| only.contains(provider)) {
+        return Ok(only);
+    }
+    Err(Error::Setting(format!(
+        "{} is a compiled engine, which backend={nick} runs and no other; set `backend` to that or to auto, or `model` \
+         to the ONNX file that it was made from",
+        job.name
+    )))
+}
+
+fn advice(job: &Job<'_>, provider: Provider) -> String {
+    let runtime = job.runtime.path.display();
+    let needs = match provider {
+        Provider::TensorRt => "a GPU build of ONNX Runtime with CUDA, cuDNN and TensorRT",
+        Provider::Cuda | Provider::Cpu => "a GPU build of ONNX Runtime with CUDA and cuDNN",
+        Provider::Rtx => "ONNX Runtime 1.24 or later with NVIDIA's plugin for it",
+    };
+    let auto = if job.compiled.is_some() {
+        ""
+    } else {
+        ", and backend auto takes what there is"
+    };
     format!(
-        "it needs an NVIDIA GPU with its driver, and a GPU build of ONNX Runtime with CUDA, cuDNN{more}; {} was loaded \
-         (set ORT_DYLIB_PATH to another), and backend auto takes what there is",
-        runtime.path.display()
+        "it needs an NVIDIA GPU with its driver, and {needs}; {runtime} was loaded (set ORT_DYLIB_PATH to another){auto}"
     )
 }
 
@@ -130,106 +293,86 @@ fn threads(request: &OpenRequest) -> usize {
     }
 }
 
-/// A session, and the GPU's side of it.
-struct Made {
-    session: Owned<Session>,
+/// One load. It may be handed to another thread.
+pub(super) struct Load<'a> {
+    runtime: &'static Runtime,
+    request: &'a OpenRequest,
+    path: &'a Path,
+    optimize: bool,
+    options: &'a Options,
+    cancel: &'a Cancel,
     #[cfg(feature = "cuda")]
-    side: Option<Side>,
+    side: Option<&'a Side>,
 }
 
-#[cfg(not(feature = "cuda"))]
-fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Made, String> {
-    let session = commit(runtime, path, || providers(request, provider), request)?;
-    Ok(Made { session })
-}
-
-#[cfg(feature = "cuda")]
-fn attempt(runtime: &Runtime, request: &OpenRequest, path: &Path, provider: Provider) -> Result<Made, String> {
-    // Only for whoever names it: it is slower than what it stands for, and than the processor.
-    #[cfg(feature = "sim")]
-    if let (Backend::Cuda, Some(offset)) = (request.backend, crate::cuda::sim::shadow()) {
-        let side = Side::open(request.device, Reach::Shadow(offset))?;
-        let session = commit(runtime, path, || None, request)?;
-        return Ok(Made {
-            session,
-            side: Some(side),
-        });
+impl Load<'_> {
+    /// The same of a file that the provider left behind.
+    pub(super) fn of_context(mut self) -> Self {
+        self.optimize = false;
+        self
     }
-    let runs_on_a_gpu = match provider {
-        Provider::Cpu => false,
-        Provider::Cuda => CUDA::is_available().unwrap_or(false),
-        Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
-    };
-    let Some(mut side) = runs_on_a_gpu
-        .then(|| Side::open(request.device, Reach::Device))
-        .transpose()?
-    else {
-        let session = commit(runtime, path, || providers(request, provider, None, false), request)?;
-        return Ok(Made { session, side: None });
-    };
-    // Runs can be recorded only where the provider does all of the model, which it says by failing.
-    if provider == Provider::Cuda {
-        let recorded = || providers(request, provider, Some(&side), true);
-        if let Ok(session) = commit(runtime, path, recorded, request) {
-            side.can_record = true;
-            return Ok(Made {
-                session,
-                side: Some(side),
-            });
-        }
-    }
-    let session = commit(
-        runtime,
-        path,
-        || providers(request, provider, Some(&side), false),
-        request,
-    )?;
-    Ok(Made {
-        session,
-        side: Some(side),
-    })
-}
 
-fn commit(
-    runtime: &Runtime,
-    path: &Path,
-    providers: impl FnOnce() -> Option<Vec<ExecutionProviderDispatch>>,
-    request: &OpenRequest,
-) -> Result<Owned<Session>, String> {
-    // ort panics on types that it does not know, and what a file holds is not ours to trust.
-    let enter = |end| exit::enter(end).map_err(|error| error.to_string());
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let _call = enter(None)?;
-        let mut builder = builder(runtime, request)?;
-        // Each one by itself must work or say why: the default is to go on without it in silence.
-        if let Some(providers) = providers() {
-            builder = builder.with_execution_providers(providers).map_err(text)?;
-        }
-        let _load = enter(Some(Arc::new(Load(builder.canceler()))))?;
-        let session = Owned::new(builder.commit_from_file(path).map_err(text)?);
-        // Other models are optimised with other static objects.
-        exit::guard();
-        Ok(session)
-    }));
-    opened.unwrap_or_else(|_| Err("it declares a type that is not supported".into()))
+    /// Whether the provider can be had at all; nothing is loaded for it but its libraries.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        self.guarded(|| self.builder().map(drop))
+    }
+
+    pub(super) fn session(&self) -> Result<Owned<Session>, String> {
+        self.guarded(|| {
+            let mut builder = self.builder()?;
+            let canceler = builder.canceler();
+            let load = Arc::new(Canceler(canceler.clone()));
+            let _load = exit::enter(Some(load)).map_err(|error| error.to_string())?;
+            let _cancel = self.cancel.on_cancel(move || cancel(&canceler));
+            let session = Owned::new(builder.commit_from_file(self.path).map_err(text)?);
+            // Other models are optimised with other static objects.
+            exit::guard();
+            Ok(session)
+        })
+    }
+
+    /// ort panics on types that it does not know, and what a file holds is not ours to trust.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let _call = exit::enter(None).map_err(|error| error.to_string())?;
+            work()
+        }));
+        done.unwrap_or_else(|_| Err("it declares a type that is not supported".into()))
+    }
+
+    fn builder(&self) -> Result<SessionBuilder, String> {
+        let builder = builder(self.runtime, self.request, self.optimize)?;
+        let stream = None;
+        #[cfg(feature = "cuda")]
+        let stream = self.side.map(Side::stream).or(stream);
+        // SAFETY: the stream lives in the side, which is dropped after the session that is made of this.
+        unsafe { providers::add(builder, self.runtime, self.options, self.request, stream) }
+    }
 }
 
 /// Ends a load.
-struct Load(LoadCanceler);
+struct Canceler(LoadCanceler);
 
-impl End for Load {
+impl End for Canceler {
     fn end(&self) {
-        // It sets a flag, and cannot fail. Should it, the load ends by itself.
-        let _ = self.0.cancel();
+        cancel(&self.0);
     }
 }
 
-fn builder(runtime: &Runtime, request: &OpenRequest) -> Result<SessionBuilder, String> {
+fn cancel(canceler: &LoadCanceler) {
+    // It sets a flag, and cannot fail. Should it, the load ends by itself.
+    let _ = canceler.cancel();
+}
+
+fn builder(runtime: &Runtime, request: &OpenRequest, optimize: bool) -> Result<SessionBuilder, String> {
     let builder = Session::builder(&runtime.environment).map_err(text)?;
+    let level = if optimize {
+        GraphOptimizationLevel::All
+    } else {
+        GraphOptimizationLevel::Disable
+    };
     // Optimisation and denormals are absent from minimal builds, which work all the same.
-    let builder = builder
-        .with_optimization_level(GraphOptimizationLevel::All)
-        .unwrap_or_else(|e| e.recover());
+    let builder = builder.with_optimization_level(level).unwrap_or_else(|e| e.recover());
     let builder = builder.with_flush_to_zero().unwrap_or_else(|e| e.recover());
     let builder = builder.with_intra_threads(threads(request)).map_err(text)?;
     let builder = builder.with_inter_threads(1).map_err(text)?;
@@ -238,53 +381,6 @@ fn builder(runtime: &Runtime, request: &OpenRequest) -> Result<SessionBuilder, S
     // Patterns are planned per shape, and the batch changes from run to run.
     let builder = builder.with_memory_pattern(false).map_err(text)?;
     builder.with_log_level(LogLevel::Warning).map_err(text)
-}
-
-fn providers(
-    request: &OpenRequest,
-    provider: Provider,
-    #[cfg(feature = "cuda")] side: Option<&Side>,
-    #[cfg(feature = "cuda")] recorded: bool,
-) -> Option<Vec<ExecutionProviderDispatch>> {
-    let device = i32::try_from(request.device).unwrap_or(i32::MAX);
-    // The default search measures every algorithm at the first batch of each size, which takes seconds.
-    let cuda = CUDA::default()
-        .with_device_id(device)
-        .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-        .with_tf32(request.precision != Precision::Fp32);
-    #[cfg(feature = "cuda")]
-    let cuda = match side {
-        Some(side) => side.with_stream(cuda.with_cuda_graph(recorded), |ep, stream| {
-            // SAFETY: the stream lives in the side, which is dropped after the session.
-            unsafe { ep.with_compute_stream(stream) }
-        }),
-        None => cuda,
-    };
-    let cuda = cuda.build().error_on_failure();
-    let tensorrt = || {
-        let mut ep = TensorRT::default()
-            .with_device_id(device)
-            .with_fp16(request.precision == Precision::Fp16);
-        #[cfg(feature = "cuda")]
-        if let Some(side) = side {
-            ep = side.with_stream(ep, |ep, stream| {
-                // SAFETY: as above.
-                unsafe { ep.with_compute_stream(stream) }
-            });
-        }
-        if let Some(folder) = &request.cache {
-            let folder = folder.display();
-            ep = ep.with_engine_cache(true).with_engine_cache_path(&folder);
-            ep = ep.with_timing_cache(true).with_timing_cache_path(folder);
-        }
-        ep.build().error_on_failure()
-    };
-    match provider {
-        Provider::Cpu => None,
-        Provider::Cuda => Some(vec![cuda]),
-        // What TensorRT cannot do is better done by CUDA than by the processor.
-        Provider::TensorRt => Some(vec![tensorrt(), cuda]),
-    }
 }
 
 /// An input or output as the session reports it.

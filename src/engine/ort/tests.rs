@@ -10,7 +10,7 @@ use crate::engine::{Backend, BatchSizes, Role, open};
 use crate::tensor::{DType, TensorMut, TensorRef, f16};
 
 /// These tests do not skip: a run that checked nothing must not look like one that did.
-fn need_runtime() {
+pub(super) fn need_runtime() {
     assert!(
         std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty()),
         "this test needs ONNX Runtime: run `make setup`, or set ORT_DYLIB_PATH to libonnxruntime.so"
@@ -51,11 +51,11 @@ fn make_lane(engine: &Arc<dyn Engine>, request: LaneRequest) -> Box<dyn Lane> {
     try_lane(engine, request).unwrap_or_else(|error| panic!("{}: {error}", engine.spec().name))
 }
 
-fn model(name: &str) -> String {
+pub(super) fn model(name: &str) -> String {
     format!("{}/src/engine/testdata/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn request(path: String) -> OpenRequest {
+pub(super) fn request(path: String) -> OpenRequest {
     need_runtime();
     OpenRequest {
         model: path,
@@ -342,7 +342,7 @@ fn files_that_are_no_models_say_so() {
     assert!(
         open_bytes("c.engine", b"ftrt")
             .to_string()
-            .contains("backend tensorrt is not available")
+            .contains("does not say what it takes")
     );
     let path = |name: &str| request(folder.path().join(name).display().to_string());
     assert!(matches!(open(&path("none.onnx"), &|_| ()), Err(Error::NotFound { .. })));
@@ -427,7 +427,7 @@ fn a_named_backend_that_is_missing_is_an_error_and_auto_says_why_it_fell_back() 
     assert!(line.starts_with("ONNX Runtime 1.") && !line.contains('\n'), "{line}");
     if line.contains("on cpu, 1 thread") {
         assert!(
-            line.contains("; not tensorrt: ") && line.contains("; not cuda: "),
+            line.contains("; not tensorrt: ") && line.contains("; not rtx: ") && line.contains("; not cuda: "),
             "{line}"
         );
     }

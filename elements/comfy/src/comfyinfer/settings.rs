@@ -68,6 +68,8 @@ impl Settings {
             precision: self.precision.into(),
             threads: self.threads as usize,
             cache: self.engine_cache.as_ref().map(PathBuf::from),
+            // Frames come later than the model, which then learns their size from them.
+            shapes: None,
             library: plugin_folder(),
         }
     }
