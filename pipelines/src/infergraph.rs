@@ -65,6 +65,8 @@ pub enum Backend {
     Cuda,
     /// Its TensorRT provider.
     TensorRt,
+    /// TensorRT for RTX.
+    Rtx,
     /// No model.
     Null,
 }
@@ -76,6 +78,7 @@ impl Backend {
             Backend::Cpu => "cpu",
             Backend::Cuda => "cuda",
             Backend::TensorRt => "tensorrt",
+            Backend::Rtx => "rtx",
             Backend::Null => "null",
         }
     }

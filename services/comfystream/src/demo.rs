@@ -60,6 +60,7 @@ enum BackendArg {
     Cpu,
     Cuda,
     Tensorrt,
+    Rtx,
 }
 
 impl From<BackendArg> for Backend {
@@ -69,6 +70,7 @@ impl From<BackendArg> for Backend {
             BackendArg::Cpu => Backend::Cpu,
             BackendArg::Cuda => Backend::Cuda,
             BackendArg::Tensorrt => Backend::TensorRt,
+            BackendArg::Rtx => Backend::Rtx,
         }
     }
 }

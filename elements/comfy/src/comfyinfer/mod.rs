@@ -67,6 +67,8 @@ pub enum Backend {
     Cuda,
     #[enum_value(name = "TensorRT: ONNX Runtime's TensorRT provider", nick = "tensorrt")]
     Tensorrt,
+    #[enum_value(name = "RTX: TensorRT for RTX, NVIDIA's plugin for ONNX Runtime", nick = "rtx")]
+    Rtx,
     #[enum_value(name = "Null: no model, frames pass in a calibrated time", nick = "null")]
     Null,
 }
@@ -78,6 +80,7 @@ impl From<Backend> for engine::Backend {
             Backend::Cpu => engine::Backend::Cpu,
             Backend::Cuda => engine::Backend::Cuda,
             Backend::Tensorrt => engine::Backend::TensorRt,
+            Backend::Rtx => engine::Backend::Rtx,
             Backend::Null => engine::Backend::Null,
         }
     }

@@ -204,6 +204,8 @@ pub(crate) enum Backend {
     /// Its TensorRT provider.
     #[value(name = "tensorrt")]
     Tensorrt,
+    /// TensorRT for RTX.
+    Rtx,
 }
 
 impl From<Backend> for infergraph::Backend {
@@ -213,6 +215,7 @@ impl From<Backend> for infergraph::Backend {
             Backend::Cpu => Self::Cpu,
             Backend::Cuda => Self::Cuda,
             Backend::Tensorrt => Self::TensorRt,
+            Backend::Rtx => Self::Rtx,
         }
     }
 }
