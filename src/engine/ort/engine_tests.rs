@@ -59,6 +59,8 @@ fn onnx_runtime_recognises_a_wrapper_and_what_it_says_becomes_what_to_do() {
         profile: None,
         progress: &|_| (),
         cancel: &Cancel::default(),
+        #[cfg(feature = "cuda")]
+        side: None,
     };
     let wrapper = &source.compiled().unwrap().wrapper;
     let said = job.load(wrapper, &providers::Options::Cpu).session().unwrap_err();
