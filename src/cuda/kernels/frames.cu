@@ -1,7 +1,7 @@
 /* Frames to image tensors and back, on the device.
  *
  * What a conversion means is said in src/tensor/convert.rs, with which these agree within 1 of 255; numbers that are
- * only moved and scaled are equal. The structures are those of src/cuda/kernels/mod.rs, field by field.
+ * only moved and scaled are equal. The structures are those of job.rs beside this, field by field.
  *
  * One source, compiled twice: for the device into frames.ptx beside it, and as plain C for the simulated driver, which
  * is how everything here is tested. So it is C without headers. What the two have not in common stands between the
