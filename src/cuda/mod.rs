@@ -95,14 +95,9 @@ pub enum Error {
 impl Error {
     /// Whether the device is of no more use to this process: every later call will fail, too.
     pub fn is_fatal(&self) -> bool {
-        // Illegal address, launch failure, and their relatives spoil the context for good.
-        matches!(
-            self,
-            Error::Driver {
-                code: 700 | 702 | 709 | 710 | 713..=719,
-                ..
-            }
-        )
+        // Memory errors, time-outs, illegal addresses and instructions, and launch failures spoil the context for good.
+        let spoils = |code: u32| matches!(code, 214 | 700 | 702 | 709 | 710 | 714..=719);
+        matches!(self, Error::Driver { code, .. } if spoils(*code))
     }
 }
 

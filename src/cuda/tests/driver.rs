@@ -355,6 +355,23 @@ fn the_program_cannot_touch_the_device_s_memory() {
     assert_eq!(rights.as_deref(), Some("---p"));
 }
 
+#[test]
+fn only_what_spoils_the_context_is_fatal() {
+    let driver = |code| Error::Driver {
+        device: 0,
+        what: "work that was queued",
+        code,
+        text: String::new(),
+    };
+    assert!([214, 700, 716, 719].into_iter().all(|code| driver(code).is_fatal()));
+    assert!(
+        ![1, 2, 400, 600, 712, 713, 720]
+            .into_iter()
+            .any(|code| driver(code).is_fatal())
+    );
+    assert!(!Error::NoDriver.is_fatal());
+}
+
 /// What a process without the simulated driver is answered; run by the test below, in a process of its own.
 #[test]
 fn open_alone() {
