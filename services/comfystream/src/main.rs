@@ -1,9 +1,10 @@
 //! `comfystream`: runs a model on video. `demo` shows what it does to a clip, `bench` how fast, `doctor` what this
-//! machine has; `serve` does it to live video of browsers.
+//! machine has, `engine` looks after what is compiled for its GPU; `serve` does it to live video of browsers.
 
 mod bench;
 mod demo;
 mod doctor;
+mod engine;
 mod libraries;
 mod moments;
 mod progress;
@@ -29,6 +30,7 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
+    Engine(engine::Args),
     Serve(Box<serve::Args>),
 }
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Engine(args) => engine::run(args),
         Command::Serve(args) => serve::run(*args),
     };
     done.unwrap_or_else(|error| {
