@@ -4,6 +4,7 @@
 //! title = "Cartoon"
 //! license = "MIT"
 //! source = "https://example.org/cartoon"
+//! model-type = "sd1"           # only beside an engine that ComfyUI compiled: the family of its model
 //!
 //! [inputs.image]
 //! layout = "BCHW"              # BCHW, BHWC, CHW or HWC
@@ -309,6 +310,7 @@ mod tests {
                 "[outputs.\"a b\"] std = [0.0]: expected one number or one per channel, none",
             ),
             ("[outputs.x]\nrole = 'tensor'\nrange = [0.0, 1.0]", "belong to images"),
+            ("model-type = 'sd9'", "expected one of `sd1`, `sd1.x`, `sd2`"),
             ("[batch]\nmax = 0", "[batch] max = 0"),
             ("[batch]\nmax = -1", "max = -1"),
             ("[batch]\nmin = 1", "unknown field `min`"),

@@ -118,9 +118,15 @@ impl Job<'_> {
             Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
             Provider::Rtx | Provider::Cpu => false,
         };
-        let mut side = runs_there
-            .then(|| Side::open(self.request.device, Reach::Device))
-            .transpose()?;
+        let mut side = match runs_there.then(|| Side::open(self.request.device, Reach::Device)) {
+            None => None,
+            Some(Ok(side)) => Some(side),
+            Some(Err(reason)) => {
+                // A library that is missing, too, is what to install first, and the provider names it.
+                let options = Options::Cuda { recorded: false };
+                return Err(self.load(self.path(), &options).probe().err().unwrap_or(reason));
+            }
+        };
         // Runs can be recorded only where the provider does all of the model, which it says by failing.
         if provider == Provider::Cuda && side.is_some() {
             let job = Job {

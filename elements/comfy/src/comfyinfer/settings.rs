@@ -135,7 +135,7 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
     vec![
                 glib::ParamSpecString::builder(PROP_MODEL)
                     .nick("Model")
-                    .blurb("Path of an .onnx model, with its manifest, if any, beside it as .toml; or builtin:invert, builtin:null?base=5ms&per-image=2ms. Written while the element runs, it is loaded aside and takes over between two batches; if that fails, the one in use stays and is read back. Elements with `shared` set refuse it then")
+                    .blurb("Path of an .onnx model or a TensorRT engine (.engine, .plan), with its manifest, if any, beside it as .toml; or builtin:invert, builtin:null?base=5ms&per-image=2ms. Written while the element runs, it is loaded aside and takes over between two batches; if that fails, the one in use stays and is read back. Elements with `shared` set refuse it then")
                     .mutable_playing()
                     .build(),
                 glib::ParamSpecEnum::builder_with_default(PROP_BACKEND, DEFAULT_BACKEND)
