@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use ::ort::session::Session;
-
-use super::exit::Owned;
 use super::providers::Options;
 use super::session::Job;
 use crate::engine::trt::key::Key;
 use crate::engine::trt::store::{self, Record};
 use crate::engine::trt::{Cache, machine, options};
-use crate::engine::{Error, Progress};
+use crate::engine::{Cancel, Error, OpenRequest, Progress};
 
 /// How often it is said for how long a compilation has been going on.
 const TICK: Duration = Duration::from_secs(1);
@@ -70,41 +67,43 @@ impl Plan {
         plan().map_err(|error| error.to_string())
     }
 
-    /// Opens what was compiled before, or compiles. With the session comes what to add to the runtime's line.
-    pub(super) fn open(mut self, job: &Job<'_>) -> Result<(Owned<Session>, String), String> {
+    /// Opens what was compiled before, or compiles; `load` does either. With the session comes what to add to the
+    /// runtime's line.
+    pub(super) fn open<T: Send>(mut self, asked: &Asked<'_>, load: &Load<'_, T>) -> Result<(T, String), String> {
         let context = self.folder.join(options::CONTEXT);
         let note = |folder: &Path| format!(", engine in {}", folder.display());
+        let request = asked.request;
         if context.is_file() {
-            let options = Options::TensorRt(options::run(job.request.device, job.request.precision));
+            let options = Options::TensorRt(options::run(request.device, request.precision));
             // One that does not open is compiled again, over it.
-            if let Ok(session) = job.load(&context, &options).of_context().session() {
+            if let Ok(session) = load(&context, &options, Kind::Context) {
                 return Ok((session, note(&self.folder)));
             }
-            job.cancel.check().map_err(|error| error.to_string())?;
+            asked.cancel.check().map_err(|error| error.to_string())?;
         }
         std::fs::create_dir_all(&self.folder).map_err(|error| store::unwritable(&self.folder, &error).to_string())?;
+        let model = Path::new(&request.model);
         let compile = options::compile(&options::Compile {
-            device: job.request.device,
-            precision: job.request.precision,
-            profile: job.profile,
+            device: request.device,
+            precision: request.precision,
+            profile: asked.profile,
             complete: self.complete,
             folder: &self.folder,
-            prefix: &job.stem(),
+            prefix: &model.file_stem().unwrap_or_default().to_string_lossy(),
             cache: &self.cache,
         });
         let options = Options::TensorRt(compile);
-        let load = job.load(job.path(), &options);
         let last = self.cache.last_build(&self.record.key);
-        let (session, took) = with_ticks(|| load.session(), &|so_far| {
-            (job.progress)(Progress {
-                what: said(job.name, so_far, last),
+        let (session, took) = with_ticks(|| load(model, &options, Kind::Model), &|so_far| {
+            (asked.progress)(Progress {
+                what: said(asked.name, so_far, last),
                 percent: percent(so_far, last),
             });
         });
         match session {
             Ok(session) => {
                 // Without frames of a known size nothing is compiled before they come.
-                self.record.build_seconds = (self.complete && !context_was_quick(took)).then_some(took.as_secs_f64());
+                self.record.build_seconds = (self.complete && !was_quick(took)).then_some(took.as_secs_f64());
                 store::write_record(&self.folder, &self.record).map_err(|error| error.to_string())?;
                 Ok((session, note(&self.folder)))
             }
@@ -117,8 +116,30 @@ impl Plan {
     }
 }
 
+/// What is asked for.
+pub(super) struct Asked<'a> {
+    pub(super) request: &'a OpenRequest,
+    /// For messages.
+    pub(super) name: &'a str,
+    pub(super) profile: Option<&'a options::Profile>,
+    pub(super) progress: &'a dyn Fn(Progress),
+    pub(super) cancel: &'a Cancel,
+}
+
+/// Loads a file with settings, on whichever thread it is called.
+pub(super) type Load<'a, T> = dyn Fn(&Path, &Options, Kind) -> Result<T, String> + Sync + 'a;
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The model itself, which is compiled.
+    Model,
+    /// What compiling it left behind.
+    Context,
+}
+
 /// No engine is compiled within this time: it came out of the cache.
-fn context_was_quick(took: Duration) -> bool {
+fn was_quick(took: Duration) -> bool {
     took < Duration::from_millis(200)
 }
 
@@ -161,6 +182,7 @@ fn with_ticks<T: Send>(work: impl FnOnce() -> T + Send, tick: &dyn Fn(Duration))
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::testing::Folder;
 
     #[test]
     fn a_compilation_says_for_how_long_and_how_long_it_took_before() {
@@ -173,6 +195,97 @@ mod tests {
         for (last, expected) in [(None, 20), (Some(81.8), 55), (Some(10.0), 90), (Some(0.0), 90)] {
             assert_eq!(percent(so_far, last), expected, "{last:?}");
         }
+    }
+
+    fn request(folder: &Folder) -> OpenRequest {
+        OpenRequest {
+            model: folder.path().join("a.onnx").display().to_string(),
+            ..OpenRequest::default()
+        }
+    }
+
+    fn plan(folder: &Folder, complete: bool) -> Plan {
+        let cache = Cache::at(Some(&folder.path().join("cache"))).unwrap();
+        let key = Key {
+            model: "ab".into(),
+            precision: "auto".into(),
+            profile: String::new(),
+            onnx_runtime: "1".into(),
+            tensorrt: "10".into(),
+            driver: "580".into(),
+            architecture: "89".into(),
+        };
+        Plan {
+            folder: cache.folder(&key, "a"),
+            record: Record {
+                path: "a.onnx".into(),
+                key,
+                build_seconds: None,
+            },
+            cache,
+            complete,
+        }
+    }
+
+    fn open(folder: &Folder, complete: bool, load: &Load<'_, Kind>) -> Result<(Kind, String), String> {
+        let asked = Asked {
+            request: &request(folder),
+            name: "a.onnx",
+            profile: None,
+            progress: &|_| (),
+            cancel: &Cancel::default(),
+        };
+        plan(folder, complete).open(&asked, load)
+    }
+
+    /// A provider that leaves a context model where it is told to.
+    fn provider(_: &Path, options: &Options, kind: Kind) -> Result<Kind, String> {
+        let Options::TensorRt(options) = options else {
+            return Err("other settings".into());
+        };
+        let context = options.iter().find(|(key, _)| *key == "trt_ep_context_file_path");
+        if let Some((_, path)) = context {
+            std::fs::write(path, "context").map_err(|error| error.to_string())?;
+        }
+        Ok(kind)
+    }
+
+    #[test]
+    fn what_was_compiled_once_is_opened_from_then_on() {
+        let folder = Folder::new("compile");
+        let (first, note) = open(&folder, true, &provider).unwrap();
+        assert_eq!(first, Kind::Model);
+        let kept = plan(&folder, true).folder;
+        assert_eq!(note, format!(", engine in {}", kept.display()));
+        assert!(store::read_record(&kept).is_some());
+        assert_eq!(open(&folder, true, &provider).map(|(kind, _)| kind), Ok(Kind::Context));
+        let damaged = |path: &Path, options: &Options, kind| match kind {
+            Kind::Context => Err("damaged".into()),
+            Kind::Model => provider(path, options, kind),
+        };
+        assert_eq!(
+            open(&folder, true, &damaged).map(|(kind, _)| kind),
+            Ok(Kind::Model),
+            "compiled again"
+        );
+    }
+
+    #[test]
+    fn sizes_that_come_with_the_frames_leave_no_context() {
+        let folder = Folder::new("compile-open");
+        for _ in 0..2 {
+            assert_eq!(open(&folder, false, &provider).map(|(kind, _)| kind), Ok(Kind::Model));
+        }
+        let record = store::read_record(&plan(&folder, false).folder).unwrap();
+        assert_eq!(record.build_seconds, None);
+    }
+
+    #[test]
+    fn a_compilation_that_fails_leaves_nothing_behind() {
+        let folder = Folder::new("compile-failed");
+        let failed = open(&folder, true, &|_, _, _| Err("no".into()));
+        assert_eq!(failed, Err("no".into()));
+        assert!(!plan(&folder, true).folder.exists());
     }
 
     #[test]

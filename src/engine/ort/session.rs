@@ -12,7 +12,7 @@ use ::ort::session::Session;
 use ::ort::session::builder::{GraphOptimizationLevel, LoadCanceler, SessionBuilder};
 use ::ort::value::{Outlet, TensorElementType, ValueType};
 
-use super::compile::Plan;
+use super::compile::{Asked, Kind, Plan};
 #[cfg(feature = "cuda")]
 use super::device::{Reach, Side};
 use super::exit::{self, End, Owned};
@@ -123,7 +123,10 @@ impl Job<'_> {
             Some(Ok(side)) => Some(side),
             Some(Err(reason)) => {
                 // A library that is missing, too, is what to install first, and the provider names it.
-                let options = Options::Cuda { recorded: false };
+                let options = match provider {
+                    Provider::TensorRt => Options::TensorRt(Vec::new()),
+                    _ => Options::Cuda { recorded: false },
+                };
                 return Err(self.load(self.path(), &options).probe().err().unwrap_or(reason));
             }
         };
@@ -153,7 +156,33 @@ impl Job<'_> {
     fn attempt_on(&self, provider: Provider) -> Result<(Owned<Session>, String), String> {
         let device = self.request.device;
         match (provider, self.compiled) {
-            (Provider::TensorRt, None) => Plan::new(self)?.open(self),
+            (Provider::TensorRt, None) => {
+                let (runtime, request, cancel) = (self.runtime, self.request, self.cancel);
+                #[cfg(feature = "cuda")]
+                let side = self.side;
+                let asked = Asked {
+                    request,
+                    name: self.name,
+                    profile: self.profile,
+                    progress: self.progress,
+                    cancel,
+                };
+                // Called on another thread, from which `progress` must not be.
+                let load = |path: &Path, options: &Options, kind: Kind| {
+                    let load = Load {
+                        runtime,
+                        request,
+                        path,
+                        optimize: kind == Kind::Model,
+                        options,
+                        cancel,
+                        #[cfg(feature = "cuda")]
+                        side,
+                    };
+                    load.session()
+                };
+                Plan::new(self)?.open(&asked, &load)
+            }
             (Provider::TensorRt, Some(compiled)) => {
                 if let Some(here) = machine::capability(device)
                     && let Some(reason) = messages::other_gpu(&compiled.io, &self.stem(), &here)
@@ -312,12 +341,6 @@ pub(super) struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// The same of a file that the provider left behind.
-    pub(super) fn of_context(mut self) -> Self {
-        self.optimize = false;
-        self
-    }
-
     /// Whether the provider can be had at all; nothing is loaded for it but its libraries.
     pub(super) fn probe(&self) -> Result<(), String> {
         self.guarded(|| self.builder().map(drop))
