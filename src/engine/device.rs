@@ -39,6 +39,7 @@ pub trait DeviceLane: Send {
     fn load(&mut self, spec: &ImageSpec, frames: &[Source<'_>]) -> Result<(), Error>;
 
     /// Queues the model's run on the first `count` images behind the load, and returns as soon as the runtime does.
+    /// Without a load it runs on what is there, to be timed.
     fn run(&mut self, count: usize) -> Result<(), Error>;
 
     /// Waits until everything that was queued is done. The failures of the device show here.

@@ -92,8 +92,6 @@ pub(super) struct OrtDeviceLane {
     capacity: usize,
     stop: Arc<Stop>,
     graphs: Graphs,
-    /// Images of the batch that was loaded.
-    loaded: usize,
 }
 
 /// One batch size at one place, and what its runs are started with.
@@ -174,7 +172,6 @@ impl OrtDeviceLane {
             capacity,
             stop,
             graphs: Graphs::Off("the provider does not record runs"),
-            loaded: 0,
             shared: shared.clone(),
         };
         for first in (0..capacity).step_by(chunk) {
@@ -446,18 +443,13 @@ impl DeviceLane for OrtDeviceLane {
             frames.len(),
             self.capacity
         );
-        self.loaded = frames.len();
         let (_, filled) = self.plan(frames.len());
         let (tensor, address) = (self.geometry.input, self.input.address());
         self.frames.load(spec, frames, &tensor, address, filled)
     }
 
     fn run(&mut self, count: usize) -> Result<(), Error> {
-        assert!(
-            count <= self.loaded,
-            "{count} images of {} that were loaded",
-            self.loaded
-        );
+        assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
         let _call = exit::enter(Some(self.stop.clone()))?;
         let (runs, _) = self.plan(count);
         let recorded = self.graphs == Graphs::On;

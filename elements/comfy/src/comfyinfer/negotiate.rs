@@ -9,7 +9,7 @@ use super::restore::Scale;
 use super::state::{Fit, Prepared};
 use super::tensors::Place;
 use super::upstream::in_cuda_memory;
-use crate::devicememory::Memory;
+use crate::devicememory::{FEATURE, Memory};
 use crate::{batchcaps, pinned, video};
 
 /// Why there are no output caps.
@@ -89,7 +89,7 @@ fn choose(
     let (width, height) = (tensor.width as u32, tensor.height as u32);
     let mut wanted = Vec::new();
     let mut filter = gst::Caps::new_empty();
-    for (memory, format) in kinds(input, place) {
+    for (memory, format) in kinds(input, place, asks_for_cuda(&srcpad.peer_query_caps(None))) {
         let Some(info) = output_info(input, format, width, height) else {
             continue;
         };
@@ -113,9 +113,15 @@ fn choose(
     })
 }
 
-/// Memories and formats that go out, the best first: on the GPU as long as somebody takes it there, and in the input's
-/// own format.
-fn kinds(input: &gst_video::VideoInfo, place: &Place) -> Vec<(Memory, PixelFormat)> {
+/// Whether somebody downstream names formats in CUDA memory. Who takes anything at all does not.
+fn asks_for_cuda(batches: &gst::CapsRef) -> bool {
+    let mut all = batches.iter_with_features();
+    all.any(|(structure, features)| features.contains(FEATURE) && structure.has_field("format"))
+}
+
+/// Memories and formats that go out, the best first: the memory that frames came in, or a GPU's where it is asked for,
+/// and the input's own format.
+fn kinds(input: &gst_video::VideoInfo, place: &Place, asked: bool) -> Vec<(Memory, PixelFormat)> {
     let own = video::image_spec(input).map(|spec| spec.format);
     let mut kinds = Vec::new();
     let mut add = |memory: Memory, formats: &[PixelFormat]| {
@@ -125,11 +131,14 @@ fn kinds(input: &gst_video::VideoInfo, place: &Place) -> Vec<(Memory, PixelForma
     };
     match (&place.device, &place.gpu) {
         (None, _) => add(Memory::System, &PixelFormat::ALL),
-        (Some(_), gpu) => {
-            if gpu.is_some() {
-                add(Memory::Cuda, &batchcaps::cuda_formats());
-            }
+        (Some(_), None) => add(Memory::System, &PixelFormat::DEVICE),
+        (Some(_), Some(_)) if asked || place.input == Memory::Cuda => {
+            add(Memory::Cuda, &batchcaps::cuda_formats());
             add(Memory::System, &PixelFormat::DEVICE);
+        }
+        (Some(_), Some(_)) => {
+            add(Memory::System, &PixelFormat::DEVICE);
+            add(Memory::Cuda, &batchcaps::cuda_formats());
         }
     }
     kinds

@@ -119,8 +119,8 @@ impl ComfyInfer {
             let mut meta = container.meta_mut::<ComfyBatchMeta>().expect("looked at in chain");
             let batch = meta.batch_mut();
             let mut outside = self.outside.lock();
-            let outside = outside.as_mut().filter(|outside| outside.number == prepared.number);
-            let filled = match (&job.result, outside) {
+            let mut outside = outside.as_mut().filter(|outside| outside.number == prepared.number);
+            let filled = match (&job.result, outside.as_deref_mut()) {
                 (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
                 (Ok(()), Some(outside)) if prepared.stand_in => {
                     outside.pass(batch, &mut counts);
@@ -149,7 +149,7 @@ impl ComfyInfer {
                 }
             };
             // What a device could not bring back is a run that failed, and the same happens to its frames.
-            let filled = match (filled, self.outside.lock().as_mut()) {
+            let filled = match (filled, outside) {
                 (Err(Broken::Engine(error)), Some(outside)) if on_error != OnError::Fail => {
                     broken = Some(error);
                     outside.replace(batch, on_error, &mut counts)
