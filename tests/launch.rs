@@ -34,8 +34,9 @@ const FRAMES: usize = 30;
 /// The same where a queue has to overflow first.
 const LONG: usize = 75;
 
-/// Elements that a machine may lack although everything in scripts/packages.txt is installed: a camera's, a screen's.
-const OF_THE_MACHINE: [&str; 2] = ["v4l2src", "autovideosink"];
+/// Elements that a machine may lack although everything in scripts/packages.txt is installed: a camera's, a screen's, a
+/// GPU's, those of a plugin that is not Debian's.
+const OF_THE_MACHINE: [&str; 5] = ["v4l2src", "autovideosink", "nvh264dec", "nvh264enc", "whipclientsink"];
 
 /// Frames at each sink, by name; those of `out.mp4` are counted by decoding it.
 const LAUNCH_FILES: &[(&str, &[(&str, usize)])] = &[
@@ -58,6 +59,9 @@ const LAUNCH_FILES: &[(&str, &[(&str, usize)])] = &[
 
 /// What needs a trickle server, and another pipeline at the other end of it.
 const TRICKLE_FILES: [&str; 4] = ["trickle-infer", "trickle-publish", "trickle-relay", "trickle-subscribe"];
+
+/// What needs a GPU; `cuda.rs` runs those on one that is simulated.
+const GPU_FILES: [&str; 5] = ["gpu-camera", "gpu-file", "gpu-trickle", "gpu-webrtc", "gpu-x264"];
 
 /// The server that launch files and documents name.
 const SERVER: &str = "trickle://localhost:3389/";
@@ -173,6 +177,7 @@ fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
         .iter()
         .map(|(name, _)| *name)
         .chain(TRICKLE_FILES)
+        .chain(GPU_FILES)
         .collect();
     known.sort_unstable();
     assert_eq!(names, known);
@@ -180,7 +185,8 @@ fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
 
 #[test]
 fn every_launch_file_parses_as_it_stands() {
-    for name in LAUNCH_FILES.iter().map(|(name, _)| *name).chain(TRICKLE_FILES) {
+    let names = LAUNCH_FILES.iter().map(|(name, _)| *name);
+    for name in names.chain(TRICKLE_FILES).chain(GPU_FILES) {
         assert_parses(&words(&launch_text(name)), name);
     }
 }
