@@ -1,12 +1,19 @@
 //! Ending an opening from another thread.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Error;
 
 /// Ends the opening that it was given to; clones end the same one. Once it has, it stays that way.
 #[derive(Clone, Default)]
-pub struct Cancel(Arc<Mutex<State>>);
+pub struct Cancel(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -26,6 +33,7 @@ impl Cancel {
             state.cancelled = true;
             state.hooks.clone()
         };
+        self.0.changed.notify_all();
         // Not under the lock: what a hook does is not ours.
         for (_, hook) in hooks {
             hook();
@@ -44,6 +52,16 @@ impl Cancel {
         } else {
             Ok(())
         }
+    }
+
+    /// Waits for this long, or until it is ended.
+    pub(super) fn wait(&self, time: Duration) -> Result<(), Error> {
+        let waited = self
+            .0
+            .changed
+            .wait_timeout_while(self.lock(), time, |state| !state.cancelled);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.check()
     }
 
     /// Calls `hook` when it is ended, at once if it was already, until the result is dropped.
@@ -67,7 +85,7 @@ impl Cancel {
 
     /// Nothing in here panics half-way.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,12 +19,12 @@
 //!
 //! Runs are counted over all lanes of one engine.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::turn::{Halt, Turn};
-use super::{BatchSizes, Engine, Error, Geometry, ImagePort, Interrupt, Lane, LaneRequest, Port, Role, Spec};
+use super::{BatchSizes, Cancel, Engine, Error, Geometry, ImagePort, Interrupt, Lane, LaneRequest, Port, Role, Spec};
 use crate::tensor::{ChannelOrder, DType, Dim, ImageTensor, Layout, TensorMut, TensorRef};
 
 /// What a name begins with that stands for an engine without a model.
@@ -39,48 +39,20 @@ const SPIN: Duration = Duration::from_micros(150);
 /// Longest time a setting may ask for.
 const MAX_TIME: Duration = Duration::from_secs(3600);
 
-/// Ends an opening from another thread.
-#[derive(Debug, Default)]
-pub struct Cancel {
-    /// One flag, which a panic elsewhere cannot leave half-written.
-    cancelled: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Cancel {
-    /// The opening in progress, and each later one, ends with [`Error::Interrupted`].
-    pub fn cancel(&self) {
-        *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for this long, or until cancelled.
-    fn wait(&self, time: Duration) -> Result<(), Error> {
-        let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .changed
-            .wait_timeout_while(cancelled, time, |cancelled| !*cancelled);
-        match *waited.unwrap_or_else(PoisonError::into_inner).0 {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
-    }
-}
-
 /// Opens `builtin:NAME?key=value&...`.
 pub fn open(model: &str) -> Result<Arc<dyn Engine>, Error> {
-    open_with(model, None)
+    open_with(model, &Cancel::default())
 }
 
 /// The same, for as long as nobody cancels it.
-pub fn open_with(model: &str, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>, Error> {
+pub fn open_with(model: &str, cancel: &Cancel) -> Result<Arc<dyn Engine>, Error> {
     open_parsed(Settings::parse(model)?, model, cancel).map(|engine| Arc::new(engine) as Arc<dyn Engine>)
 }
 
 /// The same on a GPU of this number: frames are converted, copied and inverted there. The identity touches no frame
 /// wherever it is.
 #[cfg(feature = "cuda")]
-pub fn open_on(model: &str, ordinal: u32, cancel: Option<&Cancel>) -> Result<Arc<dyn Engine>, Error> {
+pub fn open_on(model: &str, ordinal: u32, cancel: &Cancel) -> Result<Arc<dyn Engine>, Error> {
     let settings = Settings::parse(model)?;
     if settings.nan_after.is_some() || settings.panic == Some(PanicIn::Input) {
         return Err(Error::Setting(format!(
@@ -101,8 +73,8 @@ pub fn open_on(model: &str, ordinal: u32, cancel: Option<&Cancel>) -> Result<Arc
     Ok(Arc::new(engine))
 }
 
-fn open_parsed(settings: Settings, model: &str, cancel: Option<&Cancel>) -> Result<Null, Error> {
-    cancel.unwrap_or(&Cancel::default()).wait(settings.load)?;
+fn open_parsed(settings: Settings, model: &str, cancel: &Cancel) -> Result<Null, Error> {
+    cancel.wait(settings.load)?;
     if settings.load_fails {
         return Err(Error::NotAModel {
             path: model.into(),
@@ -593,11 +565,11 @@ mod tests {
     fn a_long_opening_lasts_until_it_is_cancelled() {
         let cancel = Cancel::default();
         std::thread::scope(|scope| {
-            let opening = scope.spawn(|| open_with("builtin:null?load=3600s", Some(&cancel)).err());
+            let opening = scope.spawn(|| open_with("builtin:null?load=3600s", &cancel).err());
             cancel.cancel();
             assert_eq!(opening.join().unwrap(), Some(Error::Interrupted));
         });
-        assert!(open_with("builtin:null", Some(&cancel)).is_err());
+        assert!(open_with("builtin:null", &cancel).is_err());
         let start = Instant::now();
         assert!(open("builtin:null?load=20ms").is_ok());
         assert!(start.elapsed() >= Duration::from_millis(20));

@@ -22,7 +22,7 @@ pub fn open_with(
     cancel.check()?;
     let model = request.model.as_str();
     if model.is_empty() && request.backend == Backend::Null {
-        return null::open("builtin:null");
+        return null::open_with("builtin:null", cancel);
     }
     if model.is_empty() {
         return Err(Error::Setting(
@@ -31,9 +31,9 @@ pub fn open_with(
     }
     if model.starts_with(null::PREFIX) {
         return match request.backend {
-            Backend::Auto | Backend::Cpu | Backend::Null => null::open(model),
+            Backend::Auto | Backend::Cpu | Backend::Null => null::open_with(model, cancel),
             #[cfg(feature = "cuda")]
-            Backend::Cuda => null::open_on(model, request.device, None),
+            Backend::Cuda => null::open_on(model, request.device, cancel),
             _ => Err(Error::Setting(format!(
                 "model {model} is built in and runs on the processor; set `backend` to auto, or `model` to a file"
             ))),

@@ -50,7 +50,8 @@ pub(super) fn negotiate(
         },
         None => {
             let spec = video::image_spec(&output).expect("every format on offer is one that is converted");
-            Way::Processor(FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?)
+            let from = FromTensor::new(*tensor, spec).map_err(|error| Refused::Text(error.to_string()))?;
+            Way::Processor(Box::new(from))
         }
     };
     let scale = (output.width() != input.width() || output.height() != input.height()).then(|| Scale {

@@ -39,7 +39,7 @@ struct Image {
 /// How pictures get out of tensors.
 pub(super) enum Way {
     /// By the processor.
-    Processor(FromTensor),
+    Processor(Box<FromTensor>),
     /// By the GPU that has the tensors, into this memory; and whether frames came in the same.
     Device { output: Memory, same: bool },
 }

@@ -9,8 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use comfy_core::engine::device::Crossings;
-use comfy_core::engine::null::Cancel;
-use comfy_core::engine::{self, Engine, Geometry, Interrupt, LaneRequest, OpenRequest};
+use comfy_core::engine::{self, Cancel, Engine, Geometry, Interrupt, LaneRequest, OpenRequest};
 use comfy_core::timing::Longest;
 
 use super::settings::Settings;
@@ -188,7 +187,7 @@ pub(super) struct Wanted {
 /// What the loader has in its hands.
 pub(super) struct Loading {
     pub(super) model: String,
-    pub(super) cancel: Arc<Cancel>,
+    pub(super) cancel: Cancel,
 }
 
 /// Counters since the last start.

@@ -9,8 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_core::engine::null::{self, Cancel};
-use comfy_core::engine::{self, Backend, Engine, OpenRequest, Progress};
+use comfy_core::engine::{self, Backend, Cancel, Engine, OpenRequest, Progress, null};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -134,7 +133,7 @@ impl ComfyInfer {
                 continue;
             };
             let request = wanted.settings.request();
-            let cancel = Arc::new(Cancel::default());
+            let cancel = Cancel::default();
             state.loading = Some(Loading {
                 model: request.model.clone(),
                 cancel: cancel.clone(),
@@ -450,10 +449,9 @@ fn open(
             "property `model` is not set; name an .onnx file, or set backend=null to run without a model".into(),
         ));
     }
-    let runs_here = matches!(request.backend, Backend::Auto | Backend::Cpu | Backend::Null);
     match shared {
+        // Others may wait for it, too.
         Some(name) => engine::open_shared(name, request, progress),
-        None if runs_here && request.model.starts_with(null::PREFIX) => null::open_with(&request.model, Some(cancel)),
-        None => engine::open(request, progress),
+        None => engine::open_with(request, progress, cancel),
     }
 }
