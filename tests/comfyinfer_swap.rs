@@ -695,3 +695,25 @@ fn without_a_gpu_the_cuda_policy_waits_says_why_and_ends_as_it_would() {
             .any(|s| s.has_field("warming-up"))
     );
 }
+
+#[test]
+fn a_model_that_is_to_be_compiled_waits_for_the_size_of_frames_and_holds_up_nobody_by_it() {
+    let path = model("invert.onnx");
+    // With batch-size=0 no frame comes before the model has said how many it wants.
+    for size in [0, 2] {
+        let ended = run(&parse(&format!(
+            "videotestsrc ! video/x-raw,format=RGB,width=64,height=48,framerate=25/1 ! comfybatch batch-size={size} \
+             ! comfyinfer model={path} backend=tensorrt ! comfyunbatch ! fakesink"
+        )));
+        let error = ended.expect_one_error().to_string();
+        assert!(error.contains("backend tensorrt is not available"), "{error}");
+    }
+    // Nothing ever comes, and it stops all the same.
+    let pipeline = parse(&format!(
+        "appsrc ! comfybatch ! comfyinfer model={path} backend=tensorrt ! comfyunbatch ! fakesink"
+    ));
+    for _ in 0..20 {
+        comfy_tests::pipeline::go_async(&pipeline, gst::State::Paused);
+        go(&pipeline, gst::State::Null);
+    }
+}

@@ -383,6 +383,8 @@ impl ComfyInfer {
         let work = match event.view() {
             EventView::Caps(caps) => {
                 state.caps_queued += 1;
+                // A loader may be waiting for them.
+                self.room.wake();
                 Work::Prepare(caps.caps_owned())
             }
             _ => Work::Event(event),
@@ -396,9 +398,12 @@ impl ComfyInfer {
         use gst::QueryViewMut;
         if preference::is_asked(query) {
             let mut state = self.state.lock();
+            state.asked = true;
+            self.room.wake();
             while state.flow.is_ok() && state.model.is_none() {
                 self.room.wait(&mut state);
             }
+            state.asked = false;
             // What stands in for a model says nothing of its wishes.
             let Some(engine) = state
                 .model

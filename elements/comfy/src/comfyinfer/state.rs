@@ -275,6 +275,8 @@ pub(super) struct State {
     pub(super) caps_ready: u64,
     /// Batch caps in force.
     pub(super) caps: Option<gst::Caps>,
+    /// Somebody upstream waits for the model, to learn its batch size.
+    pub(super) asked: bool,
     pub(super) prepared: Option<Arc<Prepared>>,
     pub(super) to_run: VecDeque<Work>,
     pub(super) to_push: VecDeque<Done>,
@@ -316,6 +318,7 @@ impl State {
             caps_queued: 0,
             caps_ready: 0,
             caps: None,
+            asked: false,
             prepared: None,
             to_run: VecDeque::new(),
             to_push: VecDeque::new(),
@@ -484,6 +487,15 @@ impl State {
             return None;
         }
         self.to_run.pop_front()
+    }
+
+    /// Batch caps that frames come with, or will.
+    pub(super) fn next_caps(&self) -> Option<&gst::Caps> {
+        let queued = self.to_run.iter().find_map(|work| match work {
+            Work::Prepare(caps) => Some(caps),
+            Work::Run(_) | Work::Event(_) => None,
+        });
+        queued.or(self.caps.as_ref())
     }
 
     /// What is added to the LATENCY answer.

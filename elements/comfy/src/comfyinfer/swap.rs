@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_core::engine::{self, Backend, Cancel, Engine, OpenRequest, Progress, null};
+use comfy_core::engine::{self, Backend, Cancel, Engine, OpenRequest, Progress, Shapes, null};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -19,6 +19,7 @@ use super::negotiate::{Refused, check};
 use super::settings::{PROP_MODEL, Settings};
 use super::state::{Loading, Model, Role, Wanted};
 use super::worker::panic_text;
+use crate::batchcaps;
 
 /// How a load ended that did not end well.
 enum Ended {
@@ -280,7 +281,13 @@ impl ComfyInfer {
             };
             self.progress(gst::ProgressType::Continue, &text);
         };
-        let opened = catch_unwind(AssertUnwindSafe(|| open(request, shared, cancel, &progress)));
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let request = OpenRequest {
+                shapes: self.shapes(request, cancel),
+                ..request.clone()
+            };
+            open(&request, shared, cancel, &progress)
+        }));
         let opened = opened.unwrap_or_else(|panic| {
             Err(engine::Error::NotAModel {
                 path: request.model.clone(),
@@ -300,6 +307,33 @@ impl ComfyInfer {
             Err(error) => self.progress(gst::ProgressType::Error, &error.to_string()),
         }
         opened
+    }
+
+    /// The frames to compile for, where the model may be compiled. They are waited for: an engine that is compiled for none
+    /// in particular would be compiled anew when they come. Not while somebody upstream asks for the model's batch size,
+    /// because no frame comes before the answer.
+    fn shapes(&self, request: &OpenRequest, cancel: &Cancel) -> Option<Shapes> {
+        if !may_be_compiled(request) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let caps = loop {
+            if let Some(caps) = state.next_caps() {
+                break caps.clone();
+            }
+            if cancel.is_cancelled() || state.wanted.is_some() || state.asked {
+                return None;
+            }
+            self.room.wait(&mut state);
+        };
+        drop(state);
+        let info = gst_video::VideoInfo::from_caps(&batchcaps::of_batches(&caps)).ok()?;
+        let most = batchcaps::capacity(&caps).unwrap_or(1);
+        let powers = std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size < most);
+        Some(Shapes {
+            size: Some((info.width() as usize, info.height() as usize)),
+            batches: powers.chain([most]).collect(),
+        })
     }
 
     /// Nobody cancelled a load that is still wanted: the process is about to exit, and the engine has let go.
@@ -436,6 +470,21 @@ impl ComfyInfer {
         let obj = self.obj();
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
+}
+
+/// Whether TensorRT may be asked to compile the model.
+fn may_be_compiled(request: &OpenRequest) -> bool {
+    let is_model = std::path::Path::new(&request.model)
+        .extension()
+        .is_some_and(|extension| extension == "onnx");
+    let known =
+        || engine::ort::found(request.library.as_deref()).is_ok_and(|found| found.providers.contains(&"tensorrt"));
+    is_model
+        && match request.backend {
+            Backend::TensorRt | Backend::Rtx => true,
+            Backend::Auto => known(),
+            Backend::Cpu | Backend::Cuda | Backend::Null => false,
+        }
 }
 
 fn open(
