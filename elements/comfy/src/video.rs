@@ -92,9 +92,12 @@ pub(crate) fn frame_duration(rate: gst::Fraction) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(1_000_000_000 * rate.denom().max(0) as u64 / rate.numer().max(1) as u64)
 }
 
-/// Passes on what downstream said about metas: the one that matters to frames is the video meta.
-pub(crate) fn copy_allocation_metas(from: &gst::query::Allocation, to: &mut gst::query::Allocation) {
+/// Passes on what downstream said about allocators and metas: the one that matters to frames is the video meta.
+pub(crate) fn copy_allocation(from: &gst::query::Allocation, to: &mut gst::query::Allocation) {
     if from.find_allocation_meta::<gst_video::VideoMeta>().is_some() {
         to.add_allocation_meta::<gst_video::VideoMeta>(None);
+    }
+    for (allocator, params) in from.allocation_params() {
+        to.add_allocation_param(allocator.as_ref(), params);
     }
 }

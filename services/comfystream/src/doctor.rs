@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use comfy_core::cuda;
 use comfy_core::engine::ort;
 use comfy_pipelines::codec::{self, Codec, Purpose};
 use comfy_pipelines::packages;
@@ -264,33 +265,60 @@ fn gpu(runtime: &Result<ort::Found, comfy_core::engine::Error>) -> Vec<Finding> 
     } else {
         ok(GROUP, "device", nodes.join(", "))
     });
-    for (name, file, advice) in [
-        (
+    findings.push(match cuda::Device::open(0) {
+        Ok(device) => {
+            let ((major, minor), (cuda, part)) = (device.architecture(), device.driver_version());
+            let name = device.name();
+            ok(
+                GROUP,
+                "CUDA driver",
+                format!("{name}, architecture {major}.{minor}, driver of CUDA {cuda}.{part}"),
+            )
+        }
+        Err(cuda::Error::NoDriver) => absent(
+            GROUP,
             "CUDA driver",
-            "libcuda.so.1",
-            "for an NVIDIA GPU, install its driver (Debian: apt install nvidia-driver)",
+            "no libcuda.so.1",
+            "for an NVIDIA GPU, install its driver, 535 or newer (Debian: apt install nvidia-driver)",
         ),
+        Err(error) => missing(GROUP, "CUDA driver", "a driver, and no GPU that it opens", error),
+    });
+    for (name, files, advice) in [
         (
             "CUDA runtime",
-            "libcudart.so.12",
-            "for an NVIDIA GPU, install CUDA 12 (NVIDIA's cuda-runtime-12-* packages)",
+            &["libcudart.so.13", "libcudart.so.12"][..],
+            "for an NVIDIA GPU, install the CUDA that your ONNX Runtime is built for: 13 for 1.31",
         ),
         (
             "cuDNN",
-            "libcudnn.so.9",
-            "for an NVIDIA GPU, install cuDNN 9 (NVIDIA's cudnn9-cuda-12 package)",
+            &["libcudnn.so.9"],
+            "for an NVIDIA GPU, install cuDNN 9, built for the same CUDA",
         ),
         (
             "TensorRT",
-            "libnvinfer.so.10",
+            &["libnvinfer.so.10"],
             "for an NVIDIA GPU, install TensorRT 10 (NVIDIA's libnvinfer10 package)",
         ),
     ] {
-        findings.push(match libraries::find(file) {
+        findings.push(match files.iter().find_map(|file| libraries::find(file)) {
             Some(path) => ok(GROUP, name, real(&path)),
-            None => absent(GROUP, name, format!("no {file}"), advice),
+            None => absent(GROUP, name, format!("no {}", files[0]), advice),
         });
     }
+    findings.push(match gst::ElementFactory::find("cudaupload") {
+        Some(_) => ok(
+            GROUP,
+            "GStreamer",
+            "nvcodec has its elements: frames can stay on the GPU",
+        ),
+        None => absent(
+            GROUP,
+            "GStreamer",
+            "nvcodec registers no elements",
+            "for an NVIDIA GPU, install gstreamer1.0-plugins-bad; in a container, set \
+             NVIDIA_DRIVER_CAPABILITIES=compute,video,utility",
+        ),
+    });
     if let Ok(found) = runtime {
         let providers: Vec<&str> = found
             .providers

@@ -2,12 +2,15 @@
 //!
 //! The session runs on a stream of ours, behind the kernels that fill its input, and nobody waits for it before the
 //! outputs are asked for. Where the provider can record a run as a CUDA graph, it is believed only after a test:
-//! graphs that replay their first picture for ever are a known fault.
+//! graphs that replay their first picture for ever are a known fault. It keeps what it records by thread, and would
+//! record anew on another one, in the middle of a stream, while others allocate: so only the thread that made a lane
+//! replays, and on any other the lane runs plainly.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use ::ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ::ort::session::RunOptions;
@@ -92,6 +95,8 @@ pub(super) struct OrtDeviceLane {
     capacity: usize,
     stop: Arc<Stop>,
     graphs: Graphs,
+    /// The thread that has recorded.
+    thread: ThreadId,
 }
 
 /// One batch size at one place, and what its runs are started with.
@@ -172,6 +177,7 @@ impl OrtDeviceLane {
             capacity,
             stop,
             graphs: Graphs::Off("the provider does not record runs"),
+            thread: std::thread::current().id(),
             shared: shared.clone(),
         };
         for first in (0..capacity).step_by(chunk) {
@@ -243,13 +249,18 @@ impl OrtDeviceLane {
             return Ok(());
         }
         if self.side().graphs.load(Ordering::Acquire) != WRONG {
-            let right = self.graphs_are_right(&first)?;
+            // Recording may fail where plain runs do not: while it goes on nobody else may allocate.
+            let right = self.graphs_are_right(&first).unwrap_or(false);
             let word = if right { RIGHT } else { WRONG };
             self.side().graphs.store(word, Ordering::Release);
+            if !right {
+                self.put(&first, 0)?;
+                self.run_size(0, 0, false)?;
+            }
         }
         self.graphs = match self.side().graphs.load(Ordering::Acquire) {
             RIGHT => Graphs::On,
-            _ => Graphs::Off("recorded runs gave other results than plain ones"),
+            _ => Graphs::Off("recorded runs failed, or gave other results than plain ones"),
         };
         Ok(())
     }
@@ -452,7 +463,7 @@ impl DeviceLane for OrtDeviceLane {
         assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
         let _call = exit::enter(Some(self.stop.clone()))?;
         let (runs, _) = self.plan(count);
-        let recorded = self.graphs == Graphs::On;
+        let recorded = self.graphs == Graphs::On && self.thread == std::thread::current().id();
         let shared = self.shared.clone();
         let side = shared.side.as_ref().expect("as in `side`");
         self.frames.before(&side.compute)?;

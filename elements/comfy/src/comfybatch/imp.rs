@@ -516,7 +516,8 @@ impl ComfyBatch {
                 let common = self.state.lock().others_caps(pad.stream());
                 if let Some(common) = common {
                     let first = allowed.intersect(&common);
-                    allowed = first.iter().chain(allowed.iter()).map(ToOwned::to_owned).collect();
+                    let both = first.iter_with_features().chain(allowed.iter_with_features());
+                    allowed = both.map(|(s, f)| (s.to_owned(), f.to_owned())).collect();
                 }
                 if let Some(filter) = query.filter() {
                     allowed = filter.intersect_with_mode(&allowed, gst::CapsIntersectMode::First);
@@ -541,7 +542,7 @@ impl ComfyBatch {
         if !self.srcpad.peer_query(&mut inner) {
             return false;
         }
-        video::copy_allocation_metas(&inner, query);
+        video::copy_allocation(&inner, query);
         for (pool, bytes, min, max) in inner.allocation_pools() {
             // Besides what downstream holds, one batch is being formed here.
             let min = min + size as u32;

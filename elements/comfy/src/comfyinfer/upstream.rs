@@ -68,7 +68,9 @@ impl ComfyInfer {
             None => self.settings.lock().is_identity(),
         };
         let pictures = loaded.as_ref().map_or(!passes, |engine| About::of(&**engine).pictures);
-        let gpu = self.gpu().is_some();
+        // Whether there is one is known from READY on, and links are made before.
+        let is_null = self.obj().current_state() == gst::State::Null;
+        let gpu = self.gpu().is_some() || (is_null && self.settings.lock().gpu().is_some());
         let template = match &loaded {
             Some(engine) if engine.device().is_none() => batchcaps::infer_template(),
             Some(_) if gpu => batchcaps::device_template(),
@@ -128,6 +130,10 @@ impl ComfyInfer {
         };
         let size = pool.as_ref().map_or(size, |pool| {
             let config = pool.config();
+            if let Some((allocator, params)) = config.allocator() {
+                // Who takes the pool sets it up anew, with the allocator that is named beside it.
+                query.add_allocation_param(allocator.as_ref(), params);
+            }
             config.params().map_or(size, |(_, size, _, _)| size)
         });
         query.add_allocation_pool(pool.as_ref(), size, min, 0);
@@ -138,14 +144,17 @@ impl ComfyInfer {
     fn pool_for(&self, frames: &gst::Caps, size: u32, min: u32) -> Result<Option<gst::BufferPool>, glib::BoolError> {
         let engine = self.state.lock().model.as_ref().map(|model| model.engine.clone());
         let gpu = self.gpu();
-        match (Memory::of(frames), gpu, engine.map(|engine| engine.device())) {
-            (Memory::Cuda, Some(gpu), _) => gpu.new_pool(frames, size, min).map(Some),
-            (Memory::System, _, Some(Some(device))) => {
-                let allocator = pinned::PinnedAllocator::new(&device);
-                pinned::pool(&allocator, frames, size, min).map(Some)
-            }
-            _ => Ok(None),
+        if let (Memory::Cuda, Some(gpu)) = (Memory::of(frames), &gpu) {
+            return gpu.new_pool(frames, size, min).map(Some);
         }
+        let device = match engine {
+            Some(engine) => engine.device(),
+            // It will run there, as far as one can tell, and who asks now does not ask again.
+            None => gpu.map(|gpu| gpu.device.clone()),
+        };
+        let Some(device) = device else { return Ok(None) };
+        let allocator = pinned::PinnedAllocator::new(&device);
+        pinned::pool(&allocator, frames, size, min).map(Some)
     }
 }
 

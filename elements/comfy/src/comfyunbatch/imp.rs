@@ -487,10 +487,7 @@ impl ComfyUnbatch {
             return false;
         }
         self.state.lock().video_meta = inner.find_allocation_meta::<gst_video::VideoMeta>().is_some();
-        video::copy_allocation_metas(&inner, query);
-        for (allocator, params) in inner.allocation_params() {
-            query.add_allocation_param(allocator.as_ref(), params);
-        }
+        video::copy_allocation(&inner, query);
         for (pool, size, min, max) in inner.allocation_pools() {
             query.add_allocation_pool(pool.as_ref(), size, min, max);
         }
