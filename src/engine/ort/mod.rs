@@ -8,6 +8,8 @@ mod exit;
 mod lane;
 mod library;
 pub(super) mod onnx;
+#[cfg(feature = "cuda")]
+pub mod probe;
 mod providers;
 mod session;
 mod shapes;

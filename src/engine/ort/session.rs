@@ -393,7 +393,7 @@ fn cancel(canceler: &LoadCanceler) {
     let _ = canceler.cancel();
 }
 
-fn builder(runtime: &Runtime, request: &OpenRequest, optimize: bool) -> Result<SessionBuilder, String> {
+pub(super) fn builder(runtime: &Runtime, request: &OpenRequest, optimize: bool) -> Result<SessionBuilder, String> {
     let builder = Session::builder(&runtime.environment).map_err(text)?;
     let level = if optimize {
         GraphOptimizationLevel::All
