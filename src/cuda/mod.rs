@@ -25,7 +25,7 @@ use cudarc::driver::sys::CUresult;
 pub use device::Device;
 pub use kernels::{Blend, DeviceTensor, Frames, Kernels};
 pub use memory::{DeviceBuffer, Pinned};
-pub use stream::{Event, Stream};
+pub use stream::{Event, Stream, waits};
 
 use crate::tensor::ConvertError;
 

@@ -1,11 +1,19 @@
 //! Streams, on which work is queued, and events, which mark a place in one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUevent, CUresult, CUstream};
 
 use super::{Device, Error, check};
+
+static WAITS: AtomicU64 = AtomicU64::new(0);
+
+/// How many times a thread of this process has waited for a stream or an event of this module, for measurements.
+pub fn waits() -> u64 {
+    WAITS.load(Ordering::Relaxed)
+}
 
 /// A queue of work that the device does in order, and beside that of other streams.
 #[derive(Debug)]
@@ -109,6 +117,7 @@ impl Stream {
     /// Waits until all that is queued is done. What failed since the last wait shows here. The driver may keep a core
     /// busy meanwhile; [`Event::synchronize`] does not.
     pub fn synchronize(&self) -> Result<(), Error> {
+        WAITS.fetch_add(1, Ordering::Relaxed);
         self.device.bind()?;
         // SAFETY: the handle is alive, as it is ours or outlives this.
         let answer = unsafe { sys::cuStreamSynchronize(self.raw) };
@@ -168,6 +177,7 @@ impl Event {
 
     /// Waits until the device has come to the mark; not at all when the event marks nothing yet.
     pub fn synchronize(&self) -> Result<(), Error> {
+        WAITS.fetch_add(1, Ordering::Relaxed);
         self.device.bind()?;
         // SAFETY: the handle is alive, as it is ours.
         let answer = unsafe { sys::cuEventSynchronize(self.raw) };
