@@ -43,7 +43,7 @@ fn needs() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn dependencies_point_one_way() {
     let needs = needs();
-    let forbidden: [(&str, &[&str]); 6] = [
+    let forbidden: [(&str, &[&str]); 7] = [
         (
             "comfy-core",
             &[
@@ -73,7 +73,21 @@ fn dependencies_point_one_way() {
             ],
         ),
         ("comfy-pipelines", &["comfystream", "clap"]),
-        ("comfystream", &["trickle-relay"]),
+        ("comfystream", &["trickle-relay", "comfy-gpu-bench"]),
+        (
+            "comfy-gpu-bench",
+            &[
+                "gstreamer",
+                "gstreamer-sys",
+                "glib",
+                "glib-sys",
+                "tokio",
+                "gst-plugin-comfy",
+                "comfy-pipelines",
+                "comfystream",
+                "trickle-relay",
+            ],
+        ),
         (
             "trickle-relay",
             &[
@@ -100,7 +114,13 @@ fn dependencies_point_one_way() {
     }
     // Nobody needs the services, the tests or the examples.
     for (package, found) in &needs {
-        for leaf in ["comfystream", "trickle-relay", "comfy-tests", "comfy-examples"] {
+        for leaf in [
+            "comfystream",
+            "trickle-relay",
+            "comfy-gpu-bench",
+            "comfy-tests",
+            "comfy-examples",
+        ] {
             assert!(!found.contains(leaf) || package == leaf, "{package} depends on {leaf}");
         }
     }
