@@ -32,7 +32,7 @@ DATADIR = $(PREFIX)/share/gst-comfy
 
 export CARGO_TARGET_DIR ORT_DYLIB_PATH
 
-.PHONY: help setup build clip demo test model-test fuzz bench bench-web soak screenshots doc env install clean
+.PHONY: help setup build clip demo test model-test fuzz bench bench-web gpu-test gpu-bench gpu-pack gpu-try soak screenshots doc env install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -70,6 +70,18 @@ bench-web: build ## a browser beside the service, half an hour: SECONDS=60 a row
 	@scripts/setup.sh browser
 	cargo build --release --locked -p comfy-tests --bin peers
 	@node tests/browser/bench/run.mjs "$(RELEASE)/comfystream" "$(RELEASE)/peers" "seconds=$(SECONDS)" "minutes=$(MINUTES)" $(if $(PART),"part=$(PART)")
+
+gpu-test: ## the tests that need an NVIDIA GPU, and fail without one
+	@scripts/gpu.sh test
+
+gpu-bench: ## what a GPU does, half an hour on a machine with one: PYTHON=/a/python/with/torch ENGINE=model.engine
+	@scripts/gpu.sh bench
+
+gpu-pack: ## both of these, to carry to a machine without a network, in out/gpu
+	@scripts/gpu.sh pack
+
+gpu-try: ## the same in tiny sizes on a simulated device: to see that it works
+	@scripts/gpu.sh try
 
 soak: setup ## a relay under load: does memory stay flat, and lag? MINUTES=10
 	cargo build $(PRODUCTS) -p comfy-tests
