@@ -1,19 +1,24 @@
-//! Everything in this module against the simulated driver.
+//! Everything in this module against the simulated driver; with feature `gpu` against a real one, which can neither
+//! count nor fail on demand, so that fewer tests are left.
 
 mod convert;
+#[cfg(not(feature = "gpu"))]
 mod driver;
+#[cfg(not(feature = "gpu"))]
 mod ptx;
 
 use std::sync::Arc;
 
 use cudarc::driver::sys;
 
+#[cfg(not(feature = "gpu"))]
 use super::sim::{self, Sim, Turn};
 use super::{Device, DeviceBuffer, Pinned, Stream};
 use crate::tensor::tests::{Elements, Frame};
 use crate::tensor::{DType, DeviceImage, DevicePlane, Handle, f16};
 
 /// The simulated driver, compiled by whichever test comes first.
+#[cfg(not(feature = "gpu"))]
 fn driver() -> &'static Sim {
     let folder = tempfile::tempdir().unwrap();
     sim::load(folder.path()).unwrap()
@@ -23,10 +28,28 @@ fn driver() -> &'static Sim {
 pub(crate) struct Rig {
     pub(crate) stream: Stream,
     pub(crate) device: Arc<Device>,
+    #[cfg(not(feature = "gpu"))]
     pub(crate) turn: Turn,
+    #[cfg(feature = "gpu")]
+    _turn: std::sync::MutexGuard<'static, ()>,
 }
 
 impl Rig {
+    #[cfg(feature = "gpu")]
+    pub(crate) fn new() -> Rig {
+        use std::sync::{Mutex, PoisonError};
+
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = Device::open(0).unwrap_or_else(|error| panic!("feature gpu asks for a device, and {error}"));
+        Rig {
+            stream: Stream::new(&device).unwrap(),
+            device,
+            _turn: turn,
+        }
+    }
+
+    #[cfg(not(feature = "gpu"))]
     pub(crate) fn new() -> Rig {
         let turn = driver().turn();
         let device = Device::open(0).unwrap();

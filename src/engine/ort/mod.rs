@@ -311,9 +311,11 @@ impl Engine for Model {
     }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(all(test, any(feature = "sim", feature = "gpu")))]
 mod device_tests;
 #[cfg(test)]
 mod engine_tests;
+#[cfg(all(test, feature = "gpu"))]
+mod gpu_tests;
 #[cfg(test)]
 mod tests;
