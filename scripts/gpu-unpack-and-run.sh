@@ -45,6 +45,8 @@ tests() {
 }
 
 bench() {
+  # First of all, since the models take minutes.
+  "$root/bin/comfy-gpu-bench" device
   local options=(run --samples "$root/models" --scripts "$root/scripts")
   if has_torch "$python"; then
     "$python" "$root/scripts/gpu_models.py" --out "$root/gpu-models" 2>&1 | tee "$out/models.txt"

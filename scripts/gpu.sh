@@ -48,6 +48,8 @@ bench() {
   runtime
   cuda_libraries "$python"
   build
+  # First of all, since the models take minutes.
+  "$target/release/comfy-gpu-bench" device >&2
   local options=(run) models=$here/.work/gpu-models
   if has_torch "$python"; then
     "$python" scripts/gpu_models.py --out "$models"
@@ -113,7 +115,6 @@ pack() {
     for file in "$folder"/bin/* "$folder"/onnxruntime/*.so*; do
       readelf -d "$file" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'
     done | sort -u
-    echo "# and at run time: libcudnn.so.9, opened by the CUDA provider"
   } > "$folder/libraries.txt"
   tar -C "$out" -c comfy-gpu | zstd -q -10 --long=27 -T0 | split -b 62M - "$out/comfy-gpu.tar.zst."
   rm -r "$folder"

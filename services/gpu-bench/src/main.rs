@@ -37,6 +37,12 @@ struct Cli {
 enum Subject {
     /// Measures
     Run(Box<Args>),
+    /// Says which GPU is there, and fails when there is none
+    Device {
+        /// GPU number
+        #[arg(long, default_value_t = 0)]
+        device: usize,
+    },
     /// Writes a measurement into docs/PERFORMANCE.md; without one, that there is none
     Report {
         /// What `run` has written
@@ -104,6 +110,16 @@ struct Args {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Subject::Run(args) => run(&args),
+        Subject::Device { device } => {
+            let device = Device::open(device)?;
+            let (major, minor) = device.architecture();
+            let (cuda, cuda_minor) = device.driver_version();
+            println!(
+                "{}, compute capability {major}.{minor}, driver for CUDA {cuda}.{cuda_minor}",
+                device.name()
+            );
+            Ok(())
+        }
         Subject::Report { file, docs } => docs::write(&docs, file.as_deref()),
         Subject::Contexts { device, dry_run } => {
             let (device, _) = device_of(device, dry_run)?;

@@ -409,8 +409,10 @@ fn plain(session: &mut Session, blocks: &[(ProbePort, Block)]) -> ::ort::Result<
     for (port, block) in blocks {
         feed.push((port.name.clone(), SessionInputValue::from(block.value(0, &port.shape)?)));
     }
-    // The place of tensors that the runtime allocates may change from run to run, so this one is no part of a graph.
-    let options = options(false)?;
+    // The place of tensors that the runtime allocates may change from run to run, so this one is no part of a graph. And
+    // it is waited for: what it gives is read here, at once.
+    let mut options = RunOptions::new()?;
+    options.set("gpu_graph_id", "-1")?;
     let made = session.run_with_options(feed, &options)?;
     let (mut ports, mut values) = (Vec::new(), Vec::new());
     for name in names {

@@ -122,7 +122,7 @@ struct Whole {
 
 type Lanes = Vec<Box<dyn DeviceLane>>;
 
-/// Three threads: one loads, one runs, one stores and hands the lane back.
+/// Three threads: one loads, this one runs, one stores and hands the lane back.
 fn chain(lanes: Lanes, spec: &ImageSpec, batch: usize, time: Duration) -> Result<(Lanes, Whole)> {
     let (free, to_load) = sync_channel(LANES);
     let (loaded, to_run) = sync_channel(LANES);
@@ -133,13 +133,14 @@ fn chain(lanes: Lanes, spec: &ImageSpec, batch: usize, time: Duration) -> Result
     let begin = Instant::now();
     let (stored, lanes) = std::thread::scope(|scope| {
         let loads = scope.spawn(move || load(&to_load, loaded, spec, batch, begin + time));
-        let runs = scope.spawn(move || run(&to_run, ran, batch));
         let stores = scope.spawn(move || store(&to_store, free, spec, batch));
+        // On the thread that has made the lanes: the provider keeps what it has recorded by thread.
+        let ran = run(&to_run, ran, batch);
         let panicked = |_| anyhow::anyhow!("a thread panicked");
         let lanes = loads.join().map_err(panicked)?;
-        runs.join().map_err(panicked)??;
-        let stored = stores.join().map_err(panicked)??;
-        anyhow::Ok((stored, lanes?))
+        let stored = stores.join().map_err(panicked)?;
+        ran?;
+        anyhow::Ok((stored?, lanes?))
     })?;
     Ok((lanes, stored))
 }

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -244,53 +245,64 @@ fn fits(rows: &[ModelRow]) -> Vec<FitRow> {
     fits
 }
 
-/// Host time of so many calls on each of the probes, side by side, until all are done: milliseconds for one call each.
-fn together(probes: &mut [Probe], calls: usize, graph: bool) -> Result<f64> {
-    let start = Barrier::new(probes.len() + 1);
-    let begin = std::thread::scope(|scope| {
-        let threads: Vec<_> = probes
-            .iter_mut()
-            .map(|probe| {
-                let start = &start;
-                scope.spawn(move || -> Result<()> {
-                    start.wait();
-                    for _ in 0..calls {
-                        if graph { probe.replay()? } else { probe.run()? }
-                    }
-                    Ok(probe.finish()?)
-                })
-            })
-            .collect();
-        start.wait();
-        let begin = Instant::now();
-        for thread in threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        }
-        anyhow::Ok(begin.elapsed())
-    })?;
-    Ok(begin.as_secs_f64() * 1e3 / calls as f64)
+/// A probe on a thread of its own, for good: the provider keeps what it has recorded by thread.
+struct Worker {
+    orders: SyncSender<usize>,
+    done: Receiver<Result<()>>,
+}
+
+impl Worker {
+    fn new(mut probe: Probe, graph: bool) -> Self {
+        let (orders, ordered) = sync_channel::<usize>(1);
+        let (tell, done) = sync_channel(1);
+        // Ends when nobody gives orders any more.
+        std::thread::spawn(move || {
+            while let Ok(calls) = ordered.recv() {
+                let mut call = || if graph { probe.replay() } else { probe.run() };
+                let queued = (0..calls).try_for_each(|_| call());
+                let result = queued.and_then(|()| probe.finish()).map_err(anyhow::Error::from);
+                if tell.send(result).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { orders, done }
+    }
+}
+
+/// Host time of so many calls on each of them, side by side, until all are done: milliseconds for one call each.
+fn together(workers: &[&Worker], calls: usize) -> Result<f64> {
+    let begin = Instant::now();
+    for worker in workers {
+        worker.orders.send(calls).context("a thread ended")?;
+    }
+    for worker in workers {
+        worker.done.recv().context("a thread ended")??;
+    }
+    Ok(begin.elapsed().as_secs_f64() * 1e3 / calls as f64)
 }
 
 fn streams(setting: &Setting, file: &Path, entry: &Entry, graph: bool) -> Result<StreamsRow> {
-    let probe = |batch| -> Result<Probe> {
+    let worker = |batch| -> Result<Worker> {
         let stream = stream(setting)?;
         let record = graph && stream.is_some();
-        Ok(Probe::open(&request(file, entry, batch, stream.as_ref(), record))?)
+        let probe = Probe::open(&request(file, entry, batch, stream.as_ref(), record))?;
+        let worker = Worker::new(probe, graph);
+        // Recorded one after the other: while it records, the provider lets no other thread allocate.
+        together(&[&worker], 4)?;
+        Ok(worker)
     };
-    let mut pair = [probe(1)?, probe(1)?];
-    let mut two = [probe(2)?];
-    // Warmed up, recorded, and timed to see how many calls fill the time.
+    let (first, second, two) = (worker(1)?, worker(1)?, worker(2)?);
+    // To see how many calls fill the time.
     let least = if setting.dry_run { 2 } else { 20 };
-    together(&mut pair, 4, graph)?;
-    together(&mut two, 4, graph)?;
-    let once = together(&mut pair[..1], least, graph)?;
+    let once = together(&[&first], least)?;
     let calls = ((setting.seconds * 1e3 / once) as usize).max(least);
     // In turns, so that whatever else the machine does meets all three.
     let mut rounds = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..setting.passes {
-        rounds[0].push(together(&mut pair[..1], calls, graph)?);
-        rounds[1].push(together(&mut pair, calls, graph)?);
-        rounds[2].push(together(&mut two, calls, graph)?);
+        rounds[0].push(together(&[&first], calls)?);
+        rounds[1].push(together(&[&first, &second], calls)?);
+        rounds[2].push(together(&[&two], calls)?);
     }
     let [one, both, batch2] = rounds.map(|times| spread(&times).p50);
     Ok(StreamsRow {
