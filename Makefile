@@ -74,7 +74,7 @@ bench-web: build ## a browser beside the service, half an hour: SECONDS=60 a row
 gpu-test: ## the tests that need an NVIDIA GPU, and fail without one
 	@scripts/gpu.sh test
 
-gpu-bench: ## what a GPU does, half an hour on a machine with one: PYTHON=/a/python/with/torch ENGINE=model.engine
+gpu-bench: ## what a GPU does, half an hour on a machine with one: TORCH_PYTHON=/a/python/with/torch ENGINE=model.engine
 	@scripts/gpu.sh bench
 
 gpu-pack: ## both of these, to carry to a machine without a network, in out/gpu

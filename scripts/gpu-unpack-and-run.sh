@@ -4,14 +4,14 @@
 #
 #   ./unpack-and-run.sh [all | unpack | test | bench] [OPTION...]      options of `comfy-gpu-bench run`
 #
-# PYTHON names a Python with torch and onnx (default: python3). CUDA 13 and cuDNN 9 are taken from its packages.
+# TORCH_PYTHON names a Python with torch and onnx (default: python3). CUDA 13 and cuDNN 9 are taken from its packages.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")"
 pieces=$PWD
 root=${COMFY_GPU_ROOT:-$pieces/comfy-gpu}
 out=${OUT:-$pieces/results}
-python=${PYTHON:-python3}
+python=${TORCH_PYTHON:-python3}
 
 unpack() {
   [ -e "$root/commit" ] && return

@@ -8,7 +8,7 @@
 #   scripts/gpu.sh try                 on any machine: everything at once in tiny sizes, on a simulated device
 #
 # Nothing of NVIDIA's is fetched, committed or packed. CUDA 13 and cuDNN 9 are taken from where PyTorch's own packages
-# have put them (nvidia-cublas, nvidia-cudnn-cu13 and so on), or from the system. PYTHON names a Python with torch,
+# have put them (nvidia-cublas, nvidia-cudnn-cu13 and so on), or from the system. TORCH_PYTHON names a Python with torch,
 # diffusers, onnx and onnxruntime (default: python3); without one, models that take no picture and the figures of
 # PyTorch are left out. ENGINE and ENGINE_MODEL name a compiled TensorRT engine and the ONNX file that it was made of.
 set -euo pipefail
@@ -16,7 +16,7 @@ export LC_ALL=C
 cd "$(dirname "$0")/.."
 here=$PWD
 target=${CARGO_TARGET_DIR:-$here/target}
-python=${PYTHON:-python3}
+python=${TORCH_PYTHON:-python3}
 
 say() { printf 'gpu: %s\n' "$*" >&2; }
 stop() { say "$@"; exit 2; }
@@ -55,7 +55,7 @@ bench() {
     "$python" scripts/gpu_models.py --out "$models"
     options+=(--models "$models" --python "$(command -v "$python")")
   else
-    say "$python has no torch and diffusers, so that the UNet, TAESD and PyTorch's own figures are left out (PYTHON=...)"
+    say "$python has no torch and diffusers, so that the UNet, TAESD and PyTorch's own figures are left out (TORCH_PYTHON=...)"
   fi
   [ -z "${ENGINE:-}" ] || options+=(--engine "$ENGINE")
   [ -z "${ENGINE_MODEL:-}" ] || options+=(--engine-model "$ENGINE_MODEL")
