@@ -138,7 +138,7 @@ fn device_of(ordinal: usize, dry_run: bool) -> Result<(Option<Arc<Device>>, bool
             Device::open(ordinal).context("nothing can be measured (--dry-run shows that the program works)")?;
         return Ok((Some(device), false));
     }
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     {
         let folder = std::env::temp_dir().join(format!("comfy-gpu-bench-sim-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -147,7 +147,7 @@ fn device_of(ordinal: usize, dry_run: bool) -> Result<(Option<Arc<Device>>, bool
         loaded.map_err(|reason| anyhow::anyhow!("the simulated driver: {reason}"))?;
         Ok((Some(Device::open(0)?), true))
     }
-    #[cfg(not(feature = "sim"))]
+    #[cfg(not(any(test, feature = "sim")))]
     Ok((None, false))
 }
 
@@ -287,6 +287,63 @@ mod tests {
     fn a_file_is_named_after_the_gpu() {
         assert_eq!(slug("NVIDIA H100 80GB HBM3"), "h100-80gb-hbm3");
         assert_eq!(slug("NVIDIA GeForce RTX 4090"), "geforce-rtx-4090");
+    }
+
+    /// Everything but the models that take no picture, on the simulated device.
+    #[test]
+    fn a_dry_run_measures_every_part() {
+        assert!(
+            std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty()),
+            "this test needs ONNX Runtime: run `make setup`, or set ORT_DYLIB_PATH to libonnxruntime.so"
+        );
+        let (device, simulated) = device_of(0, true).unwrap();
+        assert!(simulated);
+        let setting = Setting {
+            device,
+            dry_run: true,
+            simulated,
+            models: None,
+            samples: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"),
+            python: None,
+            scripts: PathBuf::new(),
+            engine: None,
+            engine_model: None,
+            batches: vec![1, 2],
+            seconds: 0.02,
+            passes: 1,
+        };
+        let mut failures = Vec::new();
+        let oracle = sections::oracle::measure(&setting, &mut failures).unwrap();
+        assert!(oracle.len() >= 3 * 7 && oracle.iter().all(|row| row.met), "{oracle:?}");
+        let kernels = sections::kernels::measure(&setting, &mut failures).unwrap();
+        assert!(
+            kernels.rows.iter().all(|row| row.us > 0.0 && row.goal_us.is_none()),
+            "{kernels:?}"
+        );
+        let copies = sections::copies::measure(&setting).unwrap();
+        assert!(copies.rows.iter().all(|row| row.us > 0.0), "{copies:?}");
+        let busy = sections::busy::measure(&setting, &mut failures).unwrap();
+        assert_eq!(busy.rows.len(), 2, "{failures:?}");
+        assert!(
+            busy.rows
+                .iter()
+                .all(|row| row.share > 0.0 && row.waits_per_batch > Some(0.0)),
+            "{busy:?}"
+        );
+        assert_eq!(failures, []);
+        let text = sections::tensorrt::measure(&setting, &mut failures)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("--engine"), "{text}");
+        // Last, since it ruins the context.
+        let device = setting.gpu().unwrap();
+        let contexts = sections::contexts::here(device, true).unwrap();
+        let (last, others) = contexts.rows.split_last().unwrap();
+        assert!(others.iter().all(|row| row.right), "{contexts:?}");
+        assert!(
+            last.refused.as_deref().is_some_and(|reason| reason.contains("700")),
+            "{last:?}"
+        );
     }
 
     #[test]

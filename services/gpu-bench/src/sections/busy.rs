@@ -24,6 +24,12 @@ use crate::schema::{Busy, BusyRow, Failure};
 
 const LANES: usize = 2;
 
+/// Batches until what is counted and timed begins: staging is made for the first ones.
+const SETTLING: usize = 4;
+
+/// Batches of a pass, however long they take.
+const LEAST: usize = 3 * SETTLING;
+
 pub(crate) fn measure(setting: &Setting, failures: &mut Vec<Failure>) -> Result<Busy> {
     setting.gpu()?;
     let path = setting.samples.join("style.onnx");
@@ -159,7 +165,7 @@ fn load(from: &Receiver<Lane>, to: SyncSender<Lane>, spec: &ImageSpec, batch: us
     let mut number = 0;
     let mut kept = Vec::new();
     while let Ok(mut lane) = from.recv() {
-        if Instant::now() >= end {
+        if Instant::now() >= end && number >= LEAST {
             kept.push(lane);
             if kept.len() == LANES {
                 break;
@@ -186,8 +192,6 @@ fn run(from: &Receiver<Lane>, to: SyncSender<Lane>, batch: usize) -> Result<()> 
 }
 
 fn store(from: &Receiver<Lane>, to: SyncSender<Lane>, spec: &ImageSpec, batch: usize) -> Result<Whole> {
-    // Batches until what is counted and timed begins: staging is made for the first ones.
-    const SETTLING: u64 = 4;
     let mut frames: Vec<Frame> = (0..batch as u64).map(|n| Frame::noise(spec, 91 + n)).collect();
     let mut targets: Vec<Target<'_>> = frames.iter_mut().map(|frame| Target::Host(frame.image_mut())).collect();
     let mut batches = 0;
