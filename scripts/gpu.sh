@@ -70,8 +70,9 @@ bench() {
 tests() {
   runtime
   cuda_libraries "$python"
+  [ $# -gt 0 ] || set -- "${gpu_tests[@]}"
   # One at a time: they share a device, and one looks at how much of its memory is free.
-  cargo test --release --locked -p comfy-core --lib --features gpu -- --test-threads=1 "${gpu_tests[@]}" "$@"
+  cargo test --release --locked -p comfy-core --lib --features gpu -- --test-threads=1 "$@"
 }
 
 # 6 MB, which a Python with torch may lack.
