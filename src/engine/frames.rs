@@ -31,6 +31,8 @@ pub(super) struct Frames {
     upload: Option<Staging>,
     download: Option<Staging>,
     capacity: usize,
+    /// The frames of a batch, kept so that the next one allocates nothing.
+    images: Vec<DeviceImage>,
     /// Counts values that are not finite.
     counter: DeviceBuffer,
     counted: Pinned,
@@ -40,7 +42,8 @@ pub(super) struct Frames {
 /// Room for a batch of frames of one kind, here and on the device.
 struct Staging {
     spec: ImageSpec,
-    planes: Vec<Place>,
+    /// As many as the format has; the others hold nothing.
+    planes: [Place; 3],
     /// Bytes of one frame.
     frame: usize,
     device: DeviceBuffer,
@@ -49,7 +52,7 @@ struct Staging {
 }
 
 /// Where a plane is in the staging of a frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Place {
     offset: usize,
     stride: usize,
@@ -83,17 +86,17 @@ enum Way {
 
 impl Staging {
     fn new(device: &Arc<Device>, spec: &ImageSpec, frames: usize) -> Result<Self, cuda::Error> {
-        let mut planes = Vec::new();
+        let mut planes = [Place::default(); 3];
         let mut frame = 0;
-        for plane in 0..spec.format.planes() {
+        for (plane, place) in planes.iter_mut().enumerate().take(spec.format.planes()) {
             let (rows, row) = spec.format.plane_size(plane, spec.width, spec.height);
             let stride = row.next_multiple_of(ROW_ALIGN);
-            planes.push(Place {
+            *place = Place {
                 offset: frame,
                 stride,
                 rows,
                 row,
-            });
+            };
             frame += stride * rows;
         }
         Ok(Self {
@@ -105,10 +108,15 @@ impl Staging {
         })
     }
 
+    /// The planes that the format has.
+    fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        self.planes.into_iter().take(self.spec.format.planes())
+    }
+
     /// Frame number `slot` on the device.
     fn image(&self, slot: usize) -> DeviceImage {
         let mut image = DeviceImage::default();
-        for (plane, place) in image.planes.iter_mut().zip(&self.planes) {
+        for (plane, place) in image.planes.iter_mut().zip(self.places()) {
             *plane = DevicePlane {
                 address: self.device.address() + (slot * self.frame + place.offset) as u64,
                 stride: place.stride,
@@ -132,6 +140,7 @@ impl Frames {
                 upload: None,
                 download: None,
                 capacity: request.batch,
+                images: Vec::with_capacity(request.batch),
                 counter: DeviceBuffer::new(device, COUNTER)?,
                 counted: Pinned::for_download(device, COUNTER)?,
                 crossings: Crossings::default(),
@@ -162,19 +171,21 @@ impl Frames {
         fill: usize,
     ) -> Result<(), Error> {
         self.guarded(|this| {
-            let mut images = Vec::with_capacity(frames.len());
+            this.images.clear();
             for (slot, frame) in frames.iter().enumerate() {
-                images.push(match frame {
+                let image = match frame {
                     Source::Host(image) => this.bring(spec, slot, image)?,
                     Source::Device(image) => this.borrow(spec, slot, image)?,
-                });
+                };
+                this.images.push(image);
             }
             let tensor = DeviceTensor {
                 image: *tensor,
                 address,
                 slots: fill,
             };
-            let frames = cuda::Frames { spec, images: &images };
+            let images = &this.images;
+            let frames = cuda::Frames { spec, images };
             let kernels = this.device.kernels()?;
             kernels.into_tensor(&this.stream, frames, &tensor, Fit::Stretch)?;
             this.stream.record(&this.loaded)
@@ -212,24 +223,26 @@ impl Frames {
             if staged {
                 this.staging(spec, Way::Out)?;
             }
-            let mut images = Vec::with_capacity(frames.len());
+            this.images.clear();
             for (slot, frame) in frames.iter().enumerate() {
-                images.push(match frame {
+                let image = match frame {
                     Target::Host(_) => this.download.as_ref().expect("made above").image(slot),
                     Target::Device(image) => {
                         this.wait_for(image)?;
                         *image
                     }
-                });
+                };
+                this.images.push(image);
             }
             let tensor = DeviceTensor {
                 image: *tensor,
                 address,
-                slots: images.len(),
+                slots: this.images.len(),
             };
             let counter = this.counter.address();
             this.stream.fill(counter, 0, COUNTER)?;
-            let written = cuda::Frames { spec, images: &images };
+            let images = &this.images;
+            let written = cuda::Frames { spec, images };
             let kernels = this.device.kernels()?;
             kernels.from_tensor(&this.stream, &tensor, written, None, counter)?;
             this.stream.download(counter, &mut this.counted, 0..COUNTER)?;
@@ -285,7 +298,7 @@ impl Frames {
         let staging = self.staging(spec, Way::In)?;
         let to = staging.image(slot);
         if locked {
-            for ((place, plane), to) in staging.planes.clone().iter().zip(&image.planes).zip(&to.planes) {
+            for ((place, plane), to) in staging.places().zip(&image.planes).zip(&to.planes) {
                 place.check(plane.data.len(), plane.stride)?;
                 let from = HostPlane {
                     data: plane.data.as_ptr().cast_mut(),
@@ -297,13 +310,13 @@ impl Frames {
             }
             return Ok(to);
         }
-        let (frame, planes) = (staging.frame, staging.planes.clone());
+        let (frame, planes) = (staging.frame, staging.places());
         if staging.host.is_none() {
             staging.host = Some(Pinned::for_upload(&device, frame * capacity)?);
         }
         let host = staging.host.as_mut().expect("made above");
         let bytes = &mut host.as_mut_slice()[slot * frame..(slot + 1) * frame];
-        for (place, plane) in planes.iter().zip(&image.planes) {
+        for (place, plane) in planes.zip(&image.planes) {
             place.check(plane.data.len(), plane.stride)?;
             for row in 0..place.rows {
                 let from = &plane.data[row * plane.stride..][..place.row];
@@ -326,8 +339,8 @@ impl Frames {
         self.crossings.device_copies += 1;
         let staging = self.staging(spec, Way::In)?;
         let to = staging.image(slot);
-        let planes = staging.planes.clone();
-        for ((place, from), to) in planes.iter().zip(&image.planes).zip(&to.planes) {
+        let planes = staging.places();
+        for ((place, from), to) in planes.zip(&image.planes).zip(&to.planes) {
             // SAFETY: a handle vouches for what it names.
             unsafe {
                 self.stream
@@ -354,7 +367,7 @@ impl Frames {
         self.crossings.downloads += 1;
         self.crossings.host_copies += u64::from(!locked);
         if locked {
-            for ((place, from), plane) in staging.planes.iter().zip(&from.planes).zip(&mut image.planes) {
+            for ((place, from), plane) in staging.places().zip(&from.planes).zip(&mut image.planes) {
                 place.check(plane.data.len(), plane.stride)?;
                 let to = HostPlane {
                     data: plane.data.as_mut_ptr(),
@@ -383,7 +396,7 @@ impl Frames {
         }
         let Some(host) = &staging.host else { return };
         let bytes = &host.as_slice()[slot * staging.frame..(slot + 1) * staging.frame];
-        for (place, plane) in staging.planes.iter().zip(&mut image.planes) {
+        for (place, plane) in staging.places().zip(&mut image.planes) {
             for row in 0..place.rows {
                 let from = &bytes[place.offset + row * place.stride..][..place.row];
                 plane.data[row * plane.stride..][..place.row].copy_from_slice(from);
@@ -396,7 +409,7 @@ impl Frames {
 const COUNTER: usize = 4;
 
 fn is_locked(device: &Device, staging: &Staging, image: &ImageMut<'_>) -> bool {
-    image.planes[..staging.planes.len()]
+    image.planes[..staging.spec.format.planes()]
         .iter()
         .all(|plane| device.is_pinned(plane.data.as_ptr()))
 }

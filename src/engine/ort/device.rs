@@ -368,18 +368,17 @@ impl OrtDeviceLane {
         self.sizes.last().copied().unwrap_or(1)
     }
 
-    /// The runs of a batch: chunk, size, and how many slots they take together.
-    fn plan(&self, count: usize) -> (Vec<(usize, usize)>, usize) {
+    /// The run that begins with image `first` of a batch: its chunk and its size.
+    fn run_of(&self, first: usize, count: usize) -> (usize, usize) {
         let chunk = self.chunk();
-        let mut runs = Vec::new();
-        let mut filled = 0;
-        for first in (0..count).step_by(chunk) {
-            let images = chunk.min(count - first);
-            let size_at = self.sizes.partition_point(|size| *size < images);
-            runs.push((first / chunk, size_at));
-            filled = first + self.sizes[size_at];
-        }
-        (runs, filled)
+        let images = chunk.min(count - first);
+        (first / chunk, self.sizes.partition_point(|size| *size < images))
+    }
+
+    /// Slots that the runs of a batch take together.
+    fn filled(&self, count: usize) -> usize {
+        let last = (0..count).step_by(self.chunk()).last();
+        last.map_or(0, |first| first + self.sizes[self.run_of(first, count).1])
     }
 }
 
@@ -454,7 +453,7 @@ impl DeviceLane for OrtDeviceLane {
             frames.len(),
             self.capacity
         );
-        let (_, filled) = self.plan(frames.len());
+        let filled = self.filled(frames.len());
         let (tensor, address) = (self.geometry.input, self.input.address());
         self.frames.load(spec, frames, &tensor, address, filled)
     }
@@ -462,13 +461,13 @@ impl DeviceLane for OrtDeviceLane {
     fn run(&mut self, count: usize) -> Result<(), Error> {
         assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
         let _call = exit::enter(Some(self.stop.clone()))?;
-        let (runs, _) = self.plan(count);
         let recorded = self.graphs == Graphs::On && self.thread == std::thread::current().id();
         let shared = self.shared.clone();
         let side = shared.side.as_ref().expect("as in `side`");
         self.frames.before(&side.compute)?;
         let mut done = Ok(());
-        for (chunk, size_at) in runs {
+        for first in (0..count).step_by(self.chunk()) {
+            let (chunk, size_at) = self.run_of(first, count);
             done = self.run_size(chunk, size_at, recorded);
             if done.is_err() {
                 break;

@@ -303,7 +303,7 @@ pub(super) struct Stop {
 
 impl Stop {
     pub(super) fn new(halt: Halt) -> Result<Self, Error> {
-        let options = RunOptions::new().map_err(|error| Error::Runtime(text(error)))?;
+        let options = fresh().map_err(|error| Error::Runtime(text(error)))?;
         Ok(Self {
             halt,
             options: Mutex::new(Arc::new(options)),
@@ -313,6 +313,13 @@ impl Stop {
     fn options(&self) -> Arc<RunOptions> {
         lock(&self.options).clone()
     }
+}
+
+/// Options of a plain run, also in a session that can record: without a word it would, by itself.
+fn fresh() -> ::ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("gpu_graph_id", "-1")?;
+    Ok(options)
 }
 
 impl Interrupt for Stop {
@@ -325,7 +332,7 @@ impl Interrupt for Stop {
 
     fn resume(&self) {
         let mut options = lock(&self.options);
-        match RunOptions::new() {
+        match fresh() {
             Ok(fresh) => *options = Arc::new(fresh),
             // Then the old ones serve on, at the price that a run in progress may not have noticed.
             Err(_) => drop(options.unterminate()),

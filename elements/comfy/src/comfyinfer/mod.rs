@@ -6,7 +6,10 @@
 //!
 //! Caps and memory: `video/x-comfy-batch` in system memory, RGB, BGR, RGBA, BGRx, RGBx, BGRA, NV12, I420, GRAY8, in
 //! and out. The output's size is the model's; its format is the input's where downstream takes that. Frames are
-//! scaled to the size a model wants.
+//! scaled to the size a model wants. A model that runs on a GPU also takes and gives frames in `memory:CUDAMemory`, and
+//! P010_10LE and RGBP in either: they are converted there, and never mapped. Buffers for frames in main memory are
+//! page-locked then, upstream's too where it takes the pool that is offered. The device's primary context is shared as
+//! GstContext `gst.cuda.context` from READY on.
 //! Tensors: B,C,H,W or B,H,W,C with or without B, u8, f16 or f32, as the model's manifest (`model.toml` beside
 //! `model.onnx`), its metadata, or its names and shapes say.
 //! Another model: `model` may be written while the element runs. It is loaded and warmed up aside, for the caps in

@@ -140,7 +140,7 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
                     .build(),
                 glib::ParamSpecEnum::builder_with_default(PROP_BACKEND, DEFAULT_BACKEND)
                     .nick("Backend")
-                    .blurb("Which runtime runs the model; a named one fails with its reason when it cannot be had, auto takes the best that works")
+                    .blurb("Which runtime runs the model; a named one fails with its reason when it cannot be had, auto takes the best that works: tensorrt, rtx, cuda, cpu")
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecUInt::builder(PROP_DEVICE_ID)
@@ -192,7 +192,7 @@ pub(super) fn properties() -> Vec<glib::ParamSpec> {
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>(PROP_STATS)
                     .nick("Statistics")
-                    .blurb("Model and runtime in use, the model that is being loaded, whether the one in use makes pictures, batches and frames, frames failed, passed through, gone on before the model was there, and held, values not finite, tensors, mean nanoseconds per batch of each stage, and the latency answered")
+                    .blurb("Model and runtime in use, the model that is being loaded, whether the one in use makes pictures, batches and frames, frames failed, passed through, gone on before the model was there, and held, values not finite, tensors, the memory of frames in and out, frames that crossed to and from a GPU or were copied on their way, whether CUDA graphs are in use, mean nanoseconds per batch of each stage, and the latency answered")
                     .read_only()
                     .build(),
             ]
