@@ -138,6 +138,25 @@ impl Tensor {
     }
 }
 
+/// The bytes of a file beside a model, if there is one; the error is a clause.
+#[cfg(feature = "ort")]
+pub(super) fn small_file(path: &Path, most: u64) -> Result<Option<Vec<u8>>, String> {
+    use std::io::Read as _;
+
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(format!("is larger than {} KiB; it is a few lines", most / 1024));
+    }
+    Ok(Some(bytes))
+}
+
 /// Where the manifest of a model is looked for.
 pub fn path_of(model: &Path) -> PathBuf {
     model.with_extension("toml")
@@ -147,29 +166,15 @@ impl Manifest {
     /// Reads the manifest beside a model. None when there is none.
     #[cfg(feature = "ort")]
     pub fn beside(model: &Path) -> Result<Option<Self>, Error> {
-        use std::io::Read as _;
-
         let path = path_of(model);
         let name = path.display().to_string();
         let refuse = |reason: String| Error::Manifest {
             path: name.clone(),
             reason,
         };
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
+        let Some(bytes) = small_file(&path, MAX_BYTES).map_err(refuse)? else {
+            return Ok(None);
         };
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(refuse(format!(
-                "is larger than {} KiB; a manifest is a few lines",
-                MAX_BYTES / 1024
-            )));
-        }
         let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8 text".into()))?;
         Self::parse(&text, &name).map(Some)
     }

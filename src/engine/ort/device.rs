@@ -19,7 +19,7 @@ use ::ort::value::{DynValueTypeMarker, Shape, TensorRefMut, ValueRefMut};
 use super::Shared;
 use super::block::Block;
 use super::exit::{self, Owned};
-use super::lane::{Bound, Plain, Stop, lock};
+use super::lane::{Bound, Stop, learn, lock};
 use super::library::text;
 use super::shapes::{self, Share};
 use crate::cuda::{Device, DeviceBuffer, Pinned, Stream};
@@ -127,20 +127,9 @@ impl OrtDeviceLane {
         let capacity = request.batch.div_ceil(chunk) * chunk;
         let image = shapes::input(spec, request)?;
         let stop = Arc::new(Stop::new(Halt::new(shared.turn.clone()))?);
-        let mark = stop.halt.mark();
         let _call = exit::enter(Some(stop.clone()))?;
-
-        // What a model does not say about its outputs, it shows.
         let mut sample = Block::new(image.dtype, image.len(), smallest)?;
-        sample.fill(0..smallest, |_| image.bias[0]);
-        let learn = Plain {
-            shared: &shared,
-            shape: shapes::full(spec, &image, smallest),
-            block: &sample,
-        };
-        let learnt = learn.run(&stop, mark)?;
-        let shares = shapes::shares(spec, smallest, &learnt)?;
-        let geometry = shapes::geometry(spec, image, &shares)?;
+        let (shares, geometry) = learn(&shared, &image, smallest, &mut sample, &stop)?;
 
         let room = |dtype: DType, share: usize| {
             let bytes = share.checked_mul(capacity).and_then(|n| n.checked_mul(dtype.size()));
@@ -377,7 +366,7 @@ impl OrtDeviceLane {
 
     /// Slots that the runs of a batch take together.
     fn filled(&self, count: usize) -> usize {
-        let last = (0..count).step_by(self.chunk()).last();
+        let last = (0..count).step_by(self.chunk()).next_back();
         last.map_or(0, |first| first + self.sizes[self.run_of(first, count).1])
     }
 }

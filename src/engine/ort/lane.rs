@@ -20,7 +20,7 @@ use super::library::text;
 use super::shapes::{self, Share};
 use crate::engine::turn::{Halt, Mark};
 use crate::engine::{Error, Geometry, Interrupt, Lane, LaneRequest};
-use crate::tensor::{DType, TensorMut, TensorRef};
+use crate::tensor::{DType, ImageTensor, TensorMut, TensorRef};
 
 /// A session's state is kept by ONNX Runtime, which a panic on this side does not leave half-written.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,19 +53,9 @@ impl OrtLane {
         let image = shapes::input(spec, request)?;
         let mut input = Block::new(image.dtype, image.len(), capacity)?;
         let stop = Arc::new(Stop::new(Halt::new(shared.turn.clone()))?);
-        let mark = stop.halt.mark();
         let _call = exit::enter(Some(stop.clone()))?;
 
-        // What a model does not say about its outputs, it shows.
-        input.fill(0..capacity, |_| image.bias[0]);
-        let learn = Plain {
-            shared: &shared,
-            shape: shapes::full(spec, &image, smallest),
-            block: &input,
-        };
-        let learnt = learn.run(&stop, mark)?;
-        let shares = shapes::shares(spec, smallest, &learnt)?;
-        let geometry = shapes::geometry(spec, image, &shares)?;
+        let (shares, geometry) = learn(&shared, &image, smallest, &mut input, &stop)?;
 
         let mut outputs = Vec::new();
         for (port, share) in spec.outputs.iter().zip(&shares) {
@@ -260,15 +250,32 @@ impl Bound {
     }
 }
 
+/// What a model does not say about its outputs, it shows: in a run of so many plain pictures, for which `block` has room.
+pub(super) fn learn(
+    shared: &Shared,
+    image: &ImageTensor,
+    size: usize,
+    block: &mut Block,
+    stop: &Stop,
+) -> Result<(Vec<Share>, Geometry), Error> {
+    let spec = &shared.spec;
+    block.fill(0..size, |_| image.bias[0]);
+    let shape = shapes::full(spec, image, size);
+    let learnt = Plain { shared, shape, block }.run(stop, stop.halt.mark())?;
+    let shares = shapes::shares(spec, size, &learnt)?;
+    let geometry = shapes::geometry(spec, *image, &shares)?;
+    Ok((shares, geometry))
+}
+
 /// A run with outputs that the runtime allocates, to see their shapes.
-pub(super) struct Plain<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) shape: Vec<usize>,
-    pub(super) block: &'a Block,
+struct Plain<'a> {
+    shared: &'a Shared,
+    shape: Vec<usize>,
+    block: &'a Block,
 }
 
 impl Plain<'_> {
-    pub(super) fn run(&self, stop: &Stop, mark: Mark) -> Result<Vec<Vec<usize>>, Error> {
+    fn run(&self, stop: &Stop, mark: Mark) -> Result<Vec<Vec<usize>>, Error> {
         self.run_at(stop, mark, 0)
     }
 

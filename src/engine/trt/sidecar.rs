@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::io::{Io, Range, Tensor, with_range};
-use crate::engine::Error;
 use crate::engine::ort::onnx::Element;
+use crate::engine::{Error, manifest};
 use crate::tensor::Dim;
 
 /// Larger files are refused unread.
@@ -72,26 +72,15 @@ pub(super) fn path_of(engine: &Path) -> PathBuf {
 
 /// Reads the sidecar beside an engine. None when there is none.
 pub(super) fn beside(engine: &Path) -> Result<Option<Io>, Error> {
-    use std::io::Read as _;
-
     let path = path_of(engine);
     let name = path.display().to_string();
     let refuse = |reason: String| Error::Manifest {
         path: name.clone(),
         reason,
     };
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
+    let Some(bytes) = manifest::small_file(&path, MAX_BYTES).map_err(refuse)? else {
+        return Ok(None);
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| refuse(format!("cannot be read: {error}")))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(refuse(format!("is larger than {} KiB", MAX_BYTES / 1024)));
-    }
     parse(&bytes).map(Some).map_err(refuse)
 }
 
