@@ -73,6 +73,12 @@ tests() {
   [ $# -gt 0 ] || set -- "${gpu_tests[@]}"
   # One at a time: they share a device, and one looks at how much of its memory is free.
   cargo test --release --locked -p comfy-core --lib --features gpu -- --test-threads=1 "$@"
+  # With GStreamer, where it is: decoder, comfyinfer and encoder in one pipeline.
+  if pkg-config --exists gstreamer-1.0; then
+    cargo test --release --locked -p comfy-tests --features gpu --test gpu -- --test-threads=1
+  else
+    say "GStreamer is not here, so that the decoder and encoder of the GPU were not tested"
+  fi
 }
 
 # 6 MB, which a Python with torch may lack.

@@ -107,6 +107,12 @@ struct Run {
     recorded: Option<RunOptions>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// On this thread recordings replay their first picture for ever.
+    pub(super) static STUCK: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Numbers graphs over all lanes of all sessions: the provider keeps them by number.
 static GRAPHS: Mutex<u32> = Mutex::new(1);
 
@@ -346,6 +352,10 @@ impl OrtDeviceLane {
             Some(options) if recorded => options,
             _ => &run.plain,
         };
+        #[cfg(test)]
+        if recorded && STUCK.get() {
+            return Ok(());
+        }
         let result = run.bound.run(&session, options, true);
         drop(session);
         drop(turn);

@@ -411,3 +411,35 @@ fn a_thousand_batches_allocate_nothing() {
     assert_eq!(after.pinned_allocations, before.pinned_allocations);
     assert!(matches!(lane.report().graphs, Graphs::Off(_)));
 }
+
+#[test]
+fn recordings_are_used_once_they_have_given_what_plain_runs_give() {
+    let _rig = Rig::new();
+    let engine = sample("models/invert", Backend::Cuda);
+    let input = frames(&spec(PixelFormat::Rgb, 16, 8), 3);
+    let expected = by_processor(&*sample("models/invert", Backend::Cpu), &input, PixelFormat::Rgb);
+    let mut lane = device_lane(&*engine, &input[0].spec, 4);
+    assert_eq!(lane.report().graphs, Graphs::On);
+    let made = through(&mut *lane, &input, expected[0].spec);
+    assert_alike(&made, &expected, "recorded");
+    // On another thread, where nothing was recorded, it runs all the same.
+    let elsewhere = std::thread::scope(|scope| {
+        let run = scope.spawn(|| through(&mut *lane, &input, expected[0].spec));
+        run.join().unwrap()
+    });
+    assert_alike(&elsewhere, &expected, "on another thread");
+}
+
+#[test]
+fn recordings_that_replay_their_first_picture_are_found_out() {
+    let _rig = Rig::new();
+    let engine = sample("models/invert", Backend::Cuda);
+    let input = frames(&spec(PixelFormat::Rgb, 16, 8), 3);
+    let expected = by_processor(&*sample("models/invert", Backend::Cpu), &input, PixelFormat::Rgb);
+    super::device::STUCK.set(true);
+    let mut lane = device_lane(&*engine, &input[0].spec, 4);
+    assert!(matches!(lane.report().graphs, Graphs::Off(why) if why.contains("other results")));
+    let made = through(&mut *lane, &input, expected[0].spec);
+    super::device::STUCK.set(false);
+    assert_alike(&made, &expected, "without recordings");
+}

@@ -48,6 +48,8 @@ pub struct Found {
 pub fn found(library: Option<&Path>) -> Result<Found, Error> {
     use ::ort::ep::{CUDA, ExecutionProvider, TensorRT};
     let runtime = library::load(library)?;
+    // The list is one of the runtime's static objects, which do not outlive the process's exit.
+    let _call = exit::enter(None)?;
     let has = |nick, available: ::ort::Result<bool>| available.unwrap_or(false).then_some(nick);
     let providers = [
         has("tensorrt", TensorRT::is_available()),

@@ -108,15 +108,21 @@ impl Job<'_> {
         if let (Backend::Cuda, Provider::Cuda, Some(offset)) =
             (self.request.backend, provider, crate::cuda::sim::shadow())
         {
-            let side = Some(Side::open(self.request.device, Reach::Shadow(offset))?);
+            let mut side = Side::open(self.request.device, Reach::Shadow(offset))?;
+            // As if it recorded: each run is done anew, as a replay would.
+            side.can_record = true;
+            let side = Some(side);
             let (session, note) = self.attempt_on(Provider::Cpu)?;
             return Ok(Made { session, note, side });
         }
         // A build without the provider says so itself, and needs no GPU for that.
-        let runs_there = match provider {
-            Provider::Cuda => CUDA::is_available().unwrap_or(false),
-            Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
-            Provider::Rtx | Provider::Cpu => false,
+        let runs_there = {
+            let _call = exit::enter(None).map_err(|error| error.to_string())?;
+            match provider {
+                Provider::Cuda => CUDA::is_available().unwrap_or(false),
+                Provider::TensorRt => TensorRT::is_available().unwrap_or(false),
+                Provider::Rtx | Provider::Cpu => false,
+            }
         };
         let mut side = match runs_there.then(|| Side::open(self.request.device, Reach::Device)) {
             None => None,
