@@ -259,7 +259,7 @@ fn player_shows_again_what_is_published_again() {
 fn a_turn_server_is_a_way_for_both_sides() {
     let _turn = turn();
     let server = Turn::start("a-secret");
-    let service = Service::start(&["--turn", &server.url, "--turn-secret", "a-secret"]);
+    let service = Service::start_behind_turn(&["--turn", &server.url, "--turn-secret", "a-secret"]);
     let result = browse(&service, "relayed", &[]);
     assert_eq!(
         (&result["taken"], &result["offered_back"]),
