@@ -435,11 +435,7 @@ fn gpu_launch_files_run_with_stand_ins_for_the_codecs() {
     )))
     .expect_eos();
     for name in ["gpu-file", "gpu-x264"] {
-        let path = comfy_tests::models::root().join(format!("pipelines/launch/{name}.launch"));
-        let text = std::fs::read_to_string(&path).unwrap();
-        let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        let text = text
-            .join(" ")
+        let text = pipeline::launch_text(name)
             .replace("location=in.mp4", &format!("location={}", clip.display()))
             .replace("location=out.mp4", &format!("location={}", out.display()))
             .replace("model=cartoon.onnx", &format!("model={}", model("cartoon.onnx")))
@@ -452,12 +448,7 @@ fn gpu_launch_files_run_with_stand_ins_for_the_codecs() {
                 "cudadownload ! x264enc speed-preset=ultrafast",
             );
         let pipeline = parse(&text);
-        let infer = pipeline
-            .iterate_elements()
-            .into_iter()
-            .flatten()
-            .find(|element| element.factory().is_some_and(|factory| factory.name() == "comfyinfer"))
-            .expect("there is one");
+        let infer = pipeline::made_by(&pipeline, "comfyinfer");
         infer.set_property("threads", 1_u32);
         let ended = play_to_end(&pipeline);
         let stats: gst::Structure = infer.property("stats");

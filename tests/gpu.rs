@@ -3,7 +3,7 @@
 //! Behind feature `gpu`, for machines that have one; where it is asked for and nothing is there, it fails. What can be
 //! proven without is in `cuda.rs`.
 
-use comfy_tests::models::{model, root};
+use comfy_tests::models::model;
 use comfy_tests::pipeline::{self, parse, play_to_end};
 use comfy_tests::temp::Temp;
 use gst::prelude::*;
@@ -28,21 +28,13 @@ fn crossings(name: &str) -> [u64; 4] {
         file("in.mp4")
     )))
     .expect_eos();
-    let text = std::fs::read_to_string(root().join(format!("pipelines/launch/{name}.launch"))).expect("it is there");
-    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let text = text
-        .join(" ")
+    let text = pipeline::launch_text(name)
         .replace("location=in.mp4", &format!("location={}", file("in.mp4")))
         .replace("location=out.mp4", &format!("location={}", file("out.mp4")))
         .replace("model=cartoon.onnx", &format!("model={}", model("cartoon.onnx")));
     let pipeline = parse(&text);
     let ended = play_to_end(&pipeline);
-    let infer = pipeline
-        .iterate_elements()
-        .into_iter()
-        .flatten()
-        .find(|element| element.factory().is_some_and(|factory| factory.name() == "comfyinfer"))
-        .expect("there is one");
+    let infer = pipeline::made_by(&pipeline, "comfyinfer");
     let stats: gst::Structure = infer.property("stats");
     pipeline::go(&pipeline, gst::State::Null);
     assert!(ended.errors().is_empty(), "{name}: {:?}", ended.errors());

@@ -60,23 +60,11 @@ const LAUNCH_FILES: &[(&str, &[(&str, usize)])] = &[
 /// What needs a trickle server, and another pipeline at the other end of it.
 const TRICKLE_FILES: [&str; 4] = ["trickle-infer", "trickle-publish", "trickle-relay", "trickle-subscribe"];
 
-/// What needs a GPU; `cuda.rs` runs those on one that is simulated.
+/// What needs a GPU; `cuda.rs` runs `gpu-file` and `gpu-x264` on one that is simulated.
 const GPU_FILES: [&str; 5] = ["gpu-camera", "gpu-file", "gpu-trickle", "gpu-webrtc", "gpu-x264"];
 
 /// The server that launch files and documents name.
 const SERVER: &str = "trickle://localhost:3389/";
-
-fn launch_folder() -> PathBuf {
-    models::root().join("pipelines/launch")
-}
-
-/// The text of a launch file, without its comment.
-fn launch_text(name: &str) -> String {
-    let path = launch_folder().join(format!("{name}.launch"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    lines.join(" ")
-}
 
 /// A pipeline as gst-launch-1.0 makes it of these words.
 fn parse_words(words: &[String]) -> Result<gst::Pipeline, glib::Error> {
@@ -155,7 +143,7 @@ fn decoded(path: &Path) -> (usize, bool) {
 #[test]
 fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(launch_folder()).expect("the folder is there") {
+    for entry in std::fs::read_dir(pipeline::launch_folder()).expect("the folder is there") {
         let path = entry.expect("a file").path();
         assert_eq!(
             path.extension().and_then(|e| e.to_str()),
@@ -187,7 +175,7 @@ fn every_launch_file_is_in_the_table_and_says_what_it_shows() {
 fn every_launch_file_parses_as_it_stands() {
     let names = LAUNCH_FILES.iter().map(|(name, _)| *name);
     for name in names.chain(TRICKLE_FILES).chain(GPU_FILES) {
-        assert_parses(&words(&launch_text(name)), name);
+        assert_parses(&words(&pipeline::launch_text(name)), name);
     }
 }
 
@@ -198,7 +186,7 @@ fn every_launch_file_plays_to_its_end_and_every_frame_arrives() {
     let folder = Temp::new();
     clip(&folder);
     for (name, sinks) in LAUNCH_FILES {
-        let text = substitute(&launch_text(name), &folder);
+        let text = substitute(&pipeline::launch_text(name), &folder);
         let pipeline = parse_words(&words(&text)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let frames = if *name == "leaky-live" { LONG } else { FRAMES };
         assert!(
@@ -250,16 +238,11 @@ fn trickle_launch_files_bring_every_frame_from_the_publisher_to_the_screen() {
     ] {
         let relay = Relay::new();
         let parsed = |name: &str| {
-            let text = substitute(&launch_text(name), &folder).replace(SERVER, &relay.url(""));
+            let text = substitute(&pipeline::launch_text(name), &folder).replace(SERVER, &relay.url(""));
             parse_words(&words(&text)).unwrap_or_else(|error| panic!("{name}: {error}"))
         };
         let subscribe = parsed("trickle-subscribe");
-        let source = subscribe
-            .iterate_elements()
-            .into_iter()
-            .flatten()
-            .find(|element| element.factory().is_some_and(|factory| factory.name() == "tricklesrc"))
-            .expect("there is one");
+        let source = pipeline::made_by(&subscribe, "tricklesrc");
         source.set_property("url", relay.url(out));
         let tap = Tap::on(&subscribe.by_name("screen").unwrap().static_pad("sink").unwrap());
         let through = through.map(&parsed);
@@ -286,7 +269,7 @@ fn trickle_launch_files_bring_every_frame_from_the_publisher_to_the_screen() {
 #[test]
 fn live_launch_file_shows_every_frame_in_time() {
     undisturbed(|| {
-        let pipeline = parse_words(&words(&launch_text("live"))).expect("it parses");
+        let pipeline = parse_words(&words(&pipeline::launch_text("live"))).expect("it parses");
         assert!(bound(&pipeline, FRAMES));
         let ended = play_to_end(&pipeline);
         assert_clean(&ended, "live");
@@ -304,7 +287,7 @@ fn live_launch_file_shows_every_frame_in_time() {
 fn seek_loop_launch_file_loops_without_a_gap() {
     const LOOP: u64 = 10;
     let pipeline = parse_words(&words(
-        &launch_text("seek-loop").replace("num-buffers=30", "name=source"),
+        &pipeline::launch_text("seek-loop").replace("num-buffers=30", "name=source"),
     ))
     .expect("it parses");
     let screen = pipeline.by_name("screen").unwrap().static_pad("sink").unwrap();

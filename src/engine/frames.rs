@@ -33,6 +33,8 @@ pub(super) struct Frames {
     capacity: usize,
     /// The frames of a batch, kept so that the next one allocates nothing.
     images: Vec<DeviceImage>,
+    /// The slots of those that come back by way of the lane's own page-locked memory.
+    staged: Vec<usize>,
     /// Counts values that are not finite.
     counter: DeviceBuffer,
     counted: Pinned,
@@ -141,6 +143,7 @@ impl Frames {
                 download: None,
                 capacity: request.batch,
                 images: Vec::with_capacity(request.batch),
+                staged: Vec::with_capacity(request.batch),
                 counter: DeviceBuffer::new(device, COUNTER)?,
                 counted: Pinned::for_download(device, COUNTER)?,
                 crossings: Crossings::default(),
@@ -246,19 +249,23 @@ impl Frames {
             let kernels = this.device.kernels()?;
             kernels.from_tensor(&this.stream, &tensor, written, None, counter)?;
             this.stream.download(counter, &mut this.counted, 0..COUNTER)?;
+            this.staged.clear();
             for (slot, frame) in frames.iter_mut().enumerate() {
-                if let Target::Host(image) = frame
-                    && let Err(error) = this.take_back(slot, image)
-                {
-                    // What was queued before still writes into frames.
-                    let _ = this.stream.synchronize();
-                    return Err(error);
+                let Target::Host(image) = frame else { continue };
+                match this.take_back(slot, image) {
+                    Ok(false) => {}
+                    Ok(true) => this.staged.push(slot),
+                    Err(error) => {
+                        // What was queued before still writes into frames.
+                        let _ = this.stream.synchronize();
+                        return Err(error);
+                    }
                 }
             }
             this.stream.synchronize()?;
-            for (slot, frame) in frames.iter_mut().enumerate() {
-                if let Target::Host(image) = frame {
-                    this.copy_out(slot, image);
+            for slot in &this.staged {
+                if let Target::Host(image) = &mut frames[*slot] {
+                    this.copy_out(*slot, image);
                 }
             }
             let mut counted = [0; COUNTER];
@@ -289,9 +296,8 @@ impl Frames {
 
     /// A frame of main memory, queued to its place on the device.
     fn bring(&mut self, spec: &ImageSpec, slot: usize, image: &Image<'_>) -> Result<DeviceImage, cuda::Error> {
-        let locked = image.planes[..spec.format.planes()]
-            .iter()
-            .all(|plane| self.device.is_pinned(plane.data.as_ptr()));
+        let starts = image.planes.iter().map(|plane| plane.data.as_ptr());
+        let locked = is_locked(&self.device, starts.take(spec.format.planes()));
         let (device, capacity) = (self.device.clone(), self.capacity);
         self.crossings.uploads += 1;
         self.crossings.host_copies += u64::from(!locked);
@@ -358,12 +364,14 @@ impl Frames {
         }
     }
 
-    /// Queues the way of a frame back to main memory.
-    fn take_back(&mut self, slot: usize, image: &mut ImageMut<'_>) -> Result<(), cuda::Error> {
+    /// Queues the way of a frame back to main memory. True: to page-locked memory of the lane's own, from which it has to
+    /// be copied.
+    fn take_back(&mut self, slot: usize, image: &mut ImageMut<'_>) -> Result<bool, cuda::Error> {
         let (device, capacity) = (self.device.clone(), self.capacity);
         let staging = self.download.as_mut().expect("made by the caller");
         let from = staging.image(slot);
-        let locked = is_locked(&device, staging, image);
+        let starts = image.planes.iter().map(|plane| plane.data.as_ptr());
+        let locked = is_locked(&device, starts.take(staging.spec.format.planes()));
         self.crossings.downloads += 1;
         self.crossings.host_copies += u64::from(!locked);
         if locked {
@@ -377,7 +385,7 @@ impl Frames {
                 // stream is synchronised, also when that fails.
                 unsafe { self.stream.download_plane_to(*from, to, place.row, place.rows)? };
             }
-            return Ok(());
+            return Ok(false);
         }
         let frame = staging.frame;
         if staging.host.is_none() {
@@ -385,15 +393,13 @@ impl Frames {
         }
         let host = staging.host.as_mut().expect("made above");
         self.stream
-            .download(from.planes[0].address, host, slot * frame..(slot + 1) * frame)
+            .download(from.planes[0].address, host, slot * frame..(slot + 1) * frame)?;
+        Ok(true)
     }
 
     /// From page-locked memory to where the frame lies, once it is there.
     fn copy_out(&self, slot: usize, image: &mut ImageMut<'_>) {
         let staging = self.download.as_ref().expect("made by the caller");
-        if is_locked(&self.device, staging, image) {
-            return;
-        }
         let Some(host) = &staging.host else { return };
         let bytes = &host.as_slice()[slot * staging.frame..(slot + 1) * staging.frame];
         for (place, plane) in staging.places().zip(&mut image.planes) {
@@ -408,10 +414,9 @@ impl Frames {
 /// Bytes of the counter.
 const COUNTER: usize = 4;
 
-fn is_locked(device: &Device, staging: &Staging, image: &ImageMut<'_>) -> bool {
-    image.planes[..staging.spec.format.planes()]
-        .iter()
-        .all(|plane| device.is_pinned(plane.data.as_ptr()))
+/// Whether planes that begin there are page-locked.
+fn is_locked(device: &Device, mut starts: impl Iterator<Item = *const u8>) -> bool {
+    starts.all(|start| device.is_pinned(start))
 }
 
 /// What the device said, as a failure of the model's run.

@@ -1,5 +1,7 @@
 //! Whole pipelines, run to their end.
 
+use std::path::PathBuf;
+
 use gst::prelude::*;
 
 use crate::PATIENCE;
@@ -59,6 +61,26 @@ impl Ended {
         assert_eq!(count, 1, "expected one error of ours: {errors:?}");
         errors[0].0.clone()
     }
+}
+
+/// Where pipelines are kept as text.
+pub fn launch_folder() -> PathBuf {
+    crate::models::root().join("pipelines/launch")
+}
+
+/// The text of a launch file, without its comment.
+pub fn launch_text(name: &str) -> String {
+    let path = launch_folder().join(format!("{name}.launch"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    lines.join(" ")
+}
+
+/// The element of a pipeline that this factory made.
+pub fn made_by(pipeline: &gst::Pipeline, factory: &str) -> gst::Element {
+    let mut elements = pipeline.iterate_elements().into_iter().flatten();
+    let found = elements.find(|element| element.factory().is_some_and(|made| made.name() == factory));
+    found.unwrap_or_else(|| panic!("there is no {factory}"))
 }
 
 /// A pipeline from gst-launch text.

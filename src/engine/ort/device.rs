@@ -21,7 +21,7 @@ use super::block::Block;
 use super::exit::{self, Owned};
 use super::lane::{Bound, Stop, learn, lock};
 use super::library::text;
-use super::shapes::{self, Share};
+use super::shapes::{self, Share, Sizes};
 use crate::cuda::{Device, DeviceBuffer, Pinned, Stream};
 use crate::engine::device::{DeviceLane, Graphs, Report, Source, Target};
 use crate::engine::frames::{Frames, failed};
@@ -91,8 +91,7 @@ pub(super) struct OrtDeviceLane {
     shared: Arc<Shared>,
     geometry: Geometry,
     shares: Vec<Share>,
-    sizes: Vec<usize>,
-    capacity: usize,
+    sizes: Sizes,
     stop: Arc<Stop>,
     graphs: Graphs,
     /// The thread that has recorded.
@@ -126,11 +125,8 @@ impl OrtDeviceLane {
         let side = shared.side.as_ref().ok_or_else(|| no_side(&shared))?;
         let device = &side.device;
         let on_device = |error: crate::cuda::Error| failed(&spec.name, &error);
-        let sizes = shapes::sizes(spec.batch, request.batch);
-        let (Some(smallest), Some(chunk)) = (sizes.first().copied(), sizes.last().copied()) else {
-            return Err(Error::Setting("a batch of no images".into()));
-        };
-        let capacity = request.batch.div_ceil(chunk) * chunk;
+        let sizes = Sizes::new(spec.batch, request.batch)?;
+        let (smallest, capacity) = (sizes.smallest(), sizes.capacity);
         let image = shapes::input(spec, request)?;
         let stop = Arc::new(Stop::new(Halt::new(shared.turn.clone()))?);
         let _call = exit::enter(Some(stop.clone()))?;
@@ -169,14 +165,13 @@ impl OrtDeviceLane {
             geometry,
             shares,
             sizes,
-            capacity,
             stop,
             graphs: Graphs::Off("the provider does not record runs"),
             thread: std::thread::current().id(),
             shared: shared.clone(),
         };
-        for first in (0..capacity).step_by(chunk) {
-            let sizes = lane.sizes.iter().map(|size| lane.bind(first, *size));
+        for first in lane.sizes.begins(capacity) {
+            let sizes = lane.sizes.each().iter().map(|size| lane.bind(first, *size));
             let bound = sizes.collect::<Result<Vec<_>, _>>()?;
             lane.bound.push(bound);
         }
@@ -216,7 +211,8 @@ impl OrtDeviceLane {
             let name = CString::new(spec.inputs[0].name.as_str()).unwrap_or_default();
             let mut bound = Bound { binding, input, name };
             bound.bind_input()?;
-            let recorded = match side.can_record {
+            // A later chunk is short only at the end of a batch, and then runs plainly.
+            let recorded = match side.can_record && (first == 0 || size == self.sizes.chunk()) {
                 true => {
                     let mut number = numbers();
                     *number += 1;
@@ -236,7 +232,7 @@ impl OrtDeviceLane {
     /// Runs every size once, and finds out about graphs.
     fn warm_up(&mut self) -> Result<(), Error> {
         let first = self.pattern(97)?;
-        for at in 0..self.sizes.len() {
+        for at in 0..self.sizes.each().len() {
             self.put(&first, at)?;
             self.run_size(0, at, false)?;
         }
@@ -264,9 +260,8 @@ impl OrtDeviceLane {
     fn graphs_are_right(&mut self, first: &Block) -> Result<bool, Error> {
         let second = self.pattern(89)?;
         for chunk in 0..self.bound.len() {
-            for at in 0..self.sizes.len() {
-                if chunk > 0 && at + 1 < self.sizes.len() {
-                    // A later chunk is short only at the end of a batch, and is then run plainly the first times.
+            for at in 0..self.sizes.each().len() {
+                if self.bound[chunk][at].recorded.is_none() {
                     continue;
                 }
                 let mut plain = Vec::new();
@@ -295,7 +290,7 @@ impl OrtDeviceLane {
     /// One image's worth of numbers in the model's range, dark and bright next to each other.
     fn pattern(&self, step: usize) -> Result<Block, Error> {
         let image = self.geometry.input;
-        let largest = self.sizes.last().copied().unwrap_or(1);
+        let largest = self.sizes.chunk();
         let mut block = Block::new(image.dtype, image.len(), largest)?;
         block.fill(0..largest, |at| {
             (at * step % 251) as f32 * image.scale[0] + image.bias[0]
@@ -311,8 +306,8 @@ impl OrtDeviceLane {
     fn put_at(&mut self, pattern: &Block, chunk: usize, size_at: usize) -> Result<(), Error> {
         let image = self.geometry.input;
         let share = image.len() * image.dtype.size();
-        let bytes = share * self.sizes[size_at];
-        let address = self.input.address() + (chunk * self.chunk() * share) as u64;
+        let bytes = share * self.sizes.each()[size_at];
+        let address = self.input.address() + (chunk * self.sizes.chunk() * share) as u64;
         let stream = self.frames.stream();
         let put = || -> Result<(), crate::cuda::Error> {
             let mut host = Pinned::for_upload(stream.device(), bytes)?;
@@ -361,23 +356,6 @@ impl OrtDeviceLane {
         drop(turn);
         self.stop.halt.check(mark)?;
         result.map_err(|error| shared.run_error(text(error)))
-    }
-
-    fn chunk(&self) -> usize {
-        self.sizes.last().copied().unwrap_or(1)
-    }
-
-    /// The run that begins with image `first` of a batch: its chunk and its size.
-    fn run_of(&self, first: usize, count: usize) -> (usize, usize) {
-        let chunk = self.chunk();
-        let images = chunk.min(count - first);
-        (first / chunk, self.sizes.partition_point(|size| *size < images))
-    }
-
-    /// Slots that the runs of a batch take together.
-    fn filled(&self, count: usize) -> usize {
-        let last = (0..count).step_by(self.chunk()).next_back();
-        last.map_or(0, |first| first + self.sizes[self.run_of(first, count).1])
     }
 }
 
@@ -447,26 +425,30 @@ impl DeviceLane for OrtDeviceLane {
 
     fn load(&mut self, spec: &ImageSpec, frames: &[Source<'_>]) -> Result<(), Error> {
         assert!(
-            frames.len() <= self.capacity,
+            frames.len() <= self.sizes.capacity,
             "{} frames in a batch of {}",
             frames.len(),
-            self.capacity
+            self.sizes.capacity
         );
-        let filled = self.filled(frames.len());
+        let filled = self.sizes.filled(frames.len());
         let (tensor, address) = (self.geometry.input, self.input.address());
         self.frames.load(spec, frames, &tensor, address, filled)
     }
 
     fn run(&mut self, count: usize) -> Result<(), Error> {
-        assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
+        assert!(
+            count <= self.sizes.capacity,
+            "{count} images in a batch of {}",
+            self.sizes.capacity
+        );
         let _call = exit::enter(Some(self.stop.clone()))?;
         let recorded = self.graphs == Graphs::On && self.thread == std::thread::current().id();
         let shared = self.shared.clone();
         let side = shared.side.as_ref().expect("as in `side`");
         self.frames.before(&side.compute)?;
         let mut done = Ok(());
-        for first in (0..count).step_by(self.chunk()) {
-            let (chunk, size_at) = self.run_of(first, count);
+        for first in self.sizes.begins(count) {
+            let (chunk, _, size_at) = self.sizes.run(first, count);
             done = self.run_size(chunk, size_at, recorded);
             if done.is_err() {
                 break;
@@ -491,7 +473,11 @@ impl DeviceLane for OrtDeviceLane {
     }
 
     fn output(&self, port: usize, slot: usize) -> TensorRef<'_> {
-        assert!(slot < self.capacity, "slot {slot} of a batch of {}", self.capacity);
+        assert!(
+            slot < self.sizes.capacity,
+            "slot {slot} of a batch of {}",
+            self.sizes.capacity
+        );
         let share = self.shares[port].len();
         let dtype = self.shared.spec.outputs[port].dtype;
         let memory = self.tensors[port].as_ref().expect("pictures are stored, not read");

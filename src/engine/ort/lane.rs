@@ -17,7 +17,7 @@ use super::Shared;
 use super::block::Block;
 use super::exit::{self, End, Owned};
 use super::library::text;
-use super::shapes::{self, Share};
+use super::shapes::{self, Share, Sizes};
 use crate::engine::turn::{Halt, Mark};
 use crate::engine::{Error, Geometry, Interrupt, Lane, LaneRequest};
 use crate::tensor::{DType, ImageTensor, TensorMut, TensorRef};
@@ -36,26 +36,21 @@ pub(super) struct OrtLane {
     shared: Arc<Shared>,
     geometry: Geometry,
     shares: Vec<Share>,
-    /// Sizes of one run, ascending. The last one is a chunk: a larger batch takes several runs.
-    sizes: Vec<usize>,
-    capacity: usize,
+    sizes: Sizes,
     stop: Arc<Stop>,
 }
 
 impl OrtLane {
     pub(super) fn new(shared: Arc<Shared>, request: &LaneRequest) -> Result<Self, Error> {
         let spec = &shared.spec;
-        let sizes = shapes::sizes(spec.batch, request.batch);
-        let (Some(smallest), Some(chunk)) = (sizes.first().copied(), sizes.last().copied()) else {
-            return Err(Error::Setting("a batch of no images".into()));
-        };
-        let capacity = request.batch.div_ceil(chunk) * chunk;
+        let sizes = Sizes::new(spec.batch, request.batch)?;
+        let capacity = sizes.capacity;
         let image = shapes::input(spec, request)?;
         let mut input = Block::new(image.dtype, image.len(), capacity)?;
         let stop = Arc::new(Stop::new(Halt::new(shared.turn.clone()))?);
         let _call = exit::enter(Some(stop.clone()))?;
 
-        let (shares, geometry) = learn(&shared, &image, smallest, &mut input, &stop)?;
+        let (shares, geometry) = learn(&shared, &image, sizes.smallest(), &mut input, &stop)?;
 
         let mut outputs = Vec::new();
         for (port, share) in spec.outputs.iter().zip(&shares) {
@@ -68,12 +63,11 @@ impl OrtLane {
             geometry,
             shares,
             sizes,
-            capacity,
             stop,
             shared: shared.clone(),
         };
-        for first in (0..capacity).step_by(chunk) {
-            let sizes = lane.sizes.iter().map(|size| lane.bind(first, *size));
+        for first in lane.sizes.begins(capacity) {
+            let sizes = lane.sizes.each().iter().map(|size| lane.bind(first, *size));
             let bound = sizes.collect::<Result<Vec<_>, _>>()?;
             lane.bound.push(bound);
         }
@@ -87,11 +81,11 @@ impl OrtLane {
     fn warm_up(&mut self) -> Result<(), Error> {
         let image = self.geometry.input;
         // Dark and bright next to each other, so that a small picture has both; none at the very top of the range.
-        self.input.fill(0..self.capacity, |at| {
+        self.input.fill(0..self.sizes.capacity, |at| {
             (at * 97 % 251) as f32 * image.scale[0] + image.bias[0]
         });
         let mark = self.stop.halt.mark();
-        for at in 0..self.sizes.len() {
+        for at in 0..self.sizes.each().len() {
             self.run_bound(0, at, mark)?;
         }
         Ok(())
@@ -135,7 +129,7 @@ impl OrtLane {
     /// The runtime's wording differs between versions, so any talk of shapes is followed up by a run that shows them;
     /// where that shows nothing, the runtime's own words stand.
     fn explain(&self, reason: String, chunk: usize, size_at: usize) -> Error {
-        let size = self.sizes[size_at];
+        let size = self.sizes.each()[size_at];
         let spec = &self.shared.spec;
         if reason.to_lowercase().contains("shape") {
             let shape = shapes::full(spec, &self.geometry.input, size);
@@ -144,7 +138,7 @@ impl OrtLane {
                 shape,
                 block: &self.input,
             };
-            match plain.run_at(&self.stop, self.stop.halt.mark(), chunk * self.chunk()) {
+            match plain.run_at(&self.stop, self.stop.halt.mark(), chunk * self.sizes.chunk()) {
                 Err(Error::Interrupted) => return Error::Interrupted,
                 Err(_) => {}
                 Ok(now) => {
@@ -156,10 +150,6 @@ impl OrtLane {
         }
         self.shared.run_error(reason)
     }
-
-    fn chunk(&self) -> usize {
-        self.sizes.last().copied().unwrap_or(1)
-    }
 }
 
 impl Lane for OrtLane {
@@ -168,7 +158,11 @@ impl Lane for OrtLane {
     }
 
     fn input(&mut self, slot: usize) -> TensorMut<'_> {
-        assert!(slot < self.capacity, "slot {slot} of a batch of {}", self.capacity);
+        assert!(
+            slot < self.sizes.capacity,
+            "slot {slot} of a batch of {}",
+            self.sizes.capacity
+        );
         let (dtype, share) = (self.input.dtype, self.input.share);
         match dtype {
             DType::U8 => TensorMut::U8(self.input.slice_mut(slot * share, share)),
@@ -179,24 +173,28 @@ impl Lane for OrtLane {
     }
 
     fn run(&mut self, count: usize) -> Result<(), Error> {
-        assert!(count <= self.capacity, "{count} images in a batch of {}", self.capacity);
+        assert!(
+            count <= self.sizes.capacity,
+            "{count} images in a batch of {}",
+            self.sizes.capacity
+        );
         let mark = self.stop.halt.mark();
         let _call = exit::enter(Some(self.stop.clone()))?;
-        let chunk = self.chunk();
-        let mut first = 0;
-        while first < count {
-            let images = chunk.min(count - first);
-            let size_at = self.sizes.partition_point(|size| *size < images);
-            self.input
-                .repeat(first + images - 1, first + images..first + self.sizes[size_at]);
-            self.run_bound(first / chunk, size_at, mark)?;
-            first += chunk;
+        for first in self.sizes.begins(count) {
+            let (chunk, images, size_at) = self.sizes.run(first, count);
+            let end = first + self.sizes.each()[size_at];
+            self.input.repeat(first + images - 1, first + images..end);
+            self.run_bound(chunk, size_at, mark)?;
         }
         Ok(())
     }
 
     fn output(&self, port: usize, slot: usize) -> TensorRef<'_> {
-        assert!(slot < self.capacity, "slot {slot} of a batch of {}", self.capacity);
+        assert!(
+            slot < self.sizes.capacity,
+            "slot {slot} of a batch of {}",
+            self.sizes.capacity
+        );
         let block = &self.outputs[port];
         let share = block.share;
         match block.dtype {

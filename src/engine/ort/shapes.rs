@@ -4,10 +4,64 @@ use crate::engine::fit::places;
 use crate::engine::{BatchSizes, Error, Geometry, ImagePort, LaneRequest, Port, Role, Spec};
 use crate::tensor::{ImageTensor, shape_text};
 
-/// The sizes of one run that a lane is made for, ascending: the powers of two up to the batch and the batch itself,
-/// or the one size that the model takes. Each is warmed up, and a batch takes the next larger one: with all numbers
-/// between, a compiling provider would compile each of them.
-pub(super) fn sizes(model: BatchSizes, batch: usize) -> Vec<usize> {
+/// The sizes of one run that a lane is made for, and how a batch is cut into such runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Ascending, at least one. The last one is a chunk: a larger batch takes several runs.
+    each: Vec<usize>,
+    /// Images that there is room for: whole chunks.
+    pub(super) capacity: usize,
+}
+
+impl Sizes {
+    pub(super) fn new(model: BatchSizes, batch: usize) -> Result<Self, Error> {
+        let each = sizes(model, batch);
+        match each.last() {
+            Some(&chunk) if chunk > 0 => Ok(Self {
+                capacity: batch.div_ceil(chunk) * chunk,
+                each,
+            }),
+            _ => Err(Error::Setting("a batch of no images".into())),
+        }
+    }
+
+    /// Ascending.
+    pub(super) fn each(&self) -> &[usize] {
+        &self.each
+    }
+
+    pub(super) fn smallest(&self) -> usize {
+        self.each[0]
+    }
+
+    /// Most images of one run.
+    pub(super) fn chunk(&self) -> usize {
+        self.each[self.each.len() - 1]
+    }
+
+    /// Where the runs of so many images begin.
+    pub(super) fn begins(&self, count: usize) -> impl DoubleEndedIterator<Item = usize> + use<> {
+        (0..count).step_by(self.chunk())
+    }
+
+    /// The run that begins with image `first` of a batch: the chunk's number, the images in it, the size's number.
+    pub(super) fn run(&self, first: usize, count: usize) -> (usize, usize, usize) {
+        let images = self.chunk().min(count - first);
+        let at = self.each.partition_point(|size| *size < images);
+        (first / self.chunk(), images, at)
+    }
+
+    /// Slots that the runs of a batch take together.
+    #[cfg(feature = "cuda")]
+    pub(super) fn filled(&self, count: usize) -> usize {
+        let last = self.begins(count).next_back();
+        last.map_or(0, |first| first + self.each[self.run(first, count).2])
+    }
+}
+
+/// The powers of two up to the batch and the batch itself, or the one size that the model takes. Each is warmed up, and
+/// a batch takes the next larger one: with all numbers between, a compiling provider would compile each of them.
+fn sizes(model: BatchSizes, batch: usize) -> Vec<usize> {
     match model {
         BatchSizes::Fixed(n) => vec![n],
         BatchSizes::UpTo(max) => {

@@ -90,7 +90,7 @@ fn choose(
     let (width, height) = (tensor.width as u32, tensor.height as u32);
     let mut wanted = Vec::new();
     let mut filter = gst::Caps::new_empty();
-    for (memory, format) in kinds(input, place, asks_for_cuda(&srcpad.peer_query_caps(None))) {
+    for (memory, format) in kinds(input, place, || asks_for_cuda(&srcpad.peer_query_caps(None))) {
         let Some(info) = output_info(input, format, width, height) else {
             continue;
         };
@@ -122,7 +122,7 @@ fn asks_for_cuda(batches: &gst::CapsRef) -> bool {
 
 /// Memories and formats that go out, the best first: the memory that frames came in, or a GPU's where it is asked for,
 /// and the input's own format.
-fn kinds(input: &gst_video::VideoInfo, place: &Place, asked: bool) -> Vec<(Memory, PixelFormat)> {
+fn kinds(input: &gst_video::VideoInfo, place: &Place, asked: impl Fn() -> bool) -> Vec<(Memory, PixelFormat)> {
     let own = video::image_spec(input).map(|spec| spec.format);
     let mut kinds = Vec::new();
     let mut add = |memory: Memory, formats: &[PixelFormat]| {
@@ -133,7 +133,7 @@ fn kinds(input: &gst_video::VideoInfo, place: &Place, asked: bool) -> Vec<(Memor
     match (&place.device, &place.gpu) {
         (None, _) => add(Memory::System, &PixelFormat::ALL),
         (Some(_), None) => add(Memory::System, &PixelFormat::DEVICE),
-        (Some(_), Some(_)) if asked || place.input == Memory::Cuda => {
+        (Some(_), Some(_)) if place.input == Memory::Cuda || asked() => {
             add(Memory::Cuda, &batchcaps::cuda_formats());
             add(Memory::System, &PixelFormat::DEVICE);
         }

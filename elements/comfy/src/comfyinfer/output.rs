@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use comfy_core::engine::device::DeviceLane;
 use comfy_core::engine::{self, Lane};
 use comfy_core::tensor::FromTensor;
 use gst::prelude::*;
@@ -106,10 +107,11 @@ impl Outside {
         on_error: OnError,
         counts: &mut Counts,
     ) -> Result<(), Broken> {
-        let mut made = match lane {
-            Tensors::Device(_) => self.bring(batch, lane, prepared, counts)?.into_iter(),
-            Tensors::Main(_) => Vec::new().into_iter(),
+        let made = match lane {
+            Tensors::Device(lane) => self.bring(batch, &mut **lane, prepared, counts)?,
+            Tensors::Main(_) => Vec::new(),
         };
+        let mut made = made.into_iter();
         let tensors = prepared
             .tensors
             .as_ref()
@@ -117,10 +119,9 @@ impl Outside {
         for (slot, frame) in batch.frames.iter_mut().enumerate() {
             frame.status = Status::Inferred;
             if let Some(image) = &mut self.image {
-                let output = match (made.next(), &*lane) {
-                    (Some(output), _) => output,
-                    (None, Tensors::Main(lane)) => image.convert(frame, &**lane, slot, counts)?,
-                    (None, Tensors::Device(_)) => return Err(Broken::Text("a picture is missing".into())),
+                let output = match &*lane {
+                    Tensors::Main(lane) => image.convert(frame, &**lane, slot, counts)?,
+                    Tensors::Device(_) => made.next().expect("`bring` makes one for each frame"),
                 };
                 if on_error == OnError::Hold {
                     image.last.insert(frame.stream, output.clone());
@@ -154,13 +155,10 @@ impl Outside {
     fn bring(
         &mut self,
         batch: &Batch,
-        lane: &mut Tensors,
+        lane: &mut dyn DeviceLane,
         prepared: &Prepared,
         counts: &mut Counts,
     ) -> Result<Vec<gst::Buffer>, Broken> {
-        let Tensors::Device(lane) = lane else {
-            return Ok(Vec::new());
-        };
         let place = &prepared.place;
         let before = lane.report().crossings;
         let mut outputs = Vec::new();
@@ -181,7 +179,7 @@ impl Outside {
             (None, Some((info, _))) => (info, Memory::System),
             (None, None) => return Ok(outputs),
         };
-        let written = tensors::store(&mut **lane, &mut outputs, info, memory, place).map_err(Broken::Engine)?;
+        let written = tensors::store(lane, &mut outputs, info, memory, place).map_err(Broken::Engine)?;
         counts.non_finite += written.non_finite as u64;
         counts.crossings.add(lane.report().crossings.since(before));
         if let Some(image) = &self.image {

@@ -122,6 +122,7 @@ impl ComfyInfer {
             let mut outside = outside.as_mut().filter(|outside| outside.number == prepared.number);
             let filled = match (&job.result, outside.as_deref_mut()) {
                 (_, None) => Err(Broken::Flow(gst::FlowError::NotNegotiated)),
+                (Err(error), Some(_)) => Err(Broken::Engine(error.clone())),
                 (Ok(()), Some(outside)) if prepared.stand_in => {
                     outside.pass(batch, &mut counts);
                     Ok(())
@@ -137,27 +138,17 @@ impl ComfyInfer {
                         )))
                     })
                 }
-                (Err(engine::Error::Interrupted), _) => Err(Broken::Flow(gst::FlowError::Flushing)),
-                (Err(error), Some(outside)) if on_error != OnError::Fail => {
-                    broken = Some(error.clone());
-                    outside.replace(batch, on_error, &mut counts)
-                }
-                (Err(error), Some(_)) => {
-                    counts.failed += job.frames as u64;
-                    broken = Some(error.clone());
-                    Err(Broken::Flow(gst::FlowError::Error))
-                }
             };
-            // What a device could not bring back is a run that failed, and the same happens to its frames.
+            // Of the run, or of the way back from a device: the same happens to the frames.
             let filled = match (filled, outside) {
+                (Err(Broken::Engine(engine::Error::Interrupted)), _) => Err(Broken::Flow(gst::FlowError::Flushing)),
                 (Err(Broken::Engine(error)), Some(outside)) if on_error != OnError::Fail => {
                     broken = Some(error);
                     outside.replace(batch, on_error, &mut counts)
                 }
                 (Err(Broken::Engine(error)), _) => {
                     counts.failed += job.frames as u64;
-                    broken = Some(error);
-                    Err(Broken::Flow(gst::FlowError::Error))
+                    Err(Broken::Engine(error))
                 }
                 (filled, _) => filled,
             };
@@ -245,7 +236,11 @@ impl ComfyInfer {
         };
         let waited = catch_unwind(AssertUnwindSafe(|| lane.wait())).unwrap_or_else(|panic| {
             Err(engine::Error::Run {
-                model: String::new(),
+                model: job
+                    .prepared
+                    .as_ref()
+                    .map(|p| p.engine.spec().name.clone())
+                    .unwrap_or_default(),
                 reason: format!("waiting for the device panicked: {}", panic_text(panic.as_ref())),
             })
         });
